@@ -1,0 +1,1 @@
+"""What a campaign is: configuration, plan, run, status, verification, provenance."""

@@ -1,0 +1,1 @@
+"""Array kernels: arrays in, arrays out; no I/O, no MPI, no configuration."""

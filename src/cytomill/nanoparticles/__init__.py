@@ -1,0 +1,1 @@
+"""Nanoparticles in SBF-SEM stacks: intensity mixture, MAP posterior, labels, measurements."""

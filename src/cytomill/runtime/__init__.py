@@ -1,0 +1,1 @@
+"""Ranks, work sharing, ledger, failures, signals, telemetry; knows nothing of biology."""

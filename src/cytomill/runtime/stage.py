@@ -1,0 +1,105 @@
+"""What a pipeline tells the runtime: stages, cut into units that are pure.
+
+A stage belongs to one dataset. Its units read a region, compute, write shards that no other unit
+writes, and return small partial results whose rows belong to fixed granules (a slice, a block),
+never to units: the engine concatenates them along axis 0 in the order of the frozen unit table,
+so that the reduction sees the same arrays whatever ranks, order or unit size made them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: A named set of arrays: partial results, reduced results. Never object arrays.
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work: a region of a dataset.
+
+    Parameters
+    ----------
+    index : int
+        Position in the stage's unit table; tables list units in raster order of their regions.
+    region : tuple of (int, int)
+        Half-open range an axis, (Z, Y, X); a slab gives Z alone.
+    cost : float
+        Relative cost; the costliest units are handed out first.
+    """
+
+    index: int
+    region: tuple[tuple[int, int], ...]
+    cost: float
+
+
+@dataclass
+class UnitOutput:
+    """What `process` returns: partial results and the shards written.
+
+    Parameters
+    ----------
+    partials : dict of str to ndarray
+        Rows (axis 0) belong to granules in raster order.
+    shards : list of Path
+        Every shard file that the unit owns, whether or not the writer left a file (all-fill shards
+        have none); the engine makes them durable and lists them in the ledger.
+    """
+
+    partials: Arrays = field(default_factory=dict)
+    shards: list[Path] = field(default_factory=list)
+
+
+class Stage(ABC):
+    """One step of a pipeline for one dataset.
+
+    Attributes
+    ----------
+    name : str
+        The stage's name, unique in its pipeline.
+    dataset : str
+        The dataset's name, unique in its campaign.
+    """
+
+    name: str
+    dataset: str
+
+    @abstractmethod
+    def fields(self) -> dict[str, Any]:
+        """Everything that the stage's values depend on, JSON-able, flat; upstream digests too.
+
+        A difference from what the ledger holds is what makes a stage run again, and the names
+        that differ are what the user is told.
+        """
+
+    @abstractmethod
+    def units(self) -> Sequence[Unit]:
+        """The unit table; asked on rank 0 at the stage's first launch only, then frozen."""
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Peak bytes that one unit needs above the process's import baseline."""
+
+    def requires(self) -> Sequence[str]:
+        """Names of earlier stages of the same dataset whose shards this stage reads."""
+        return ()
+
+    def prepare(self, rank: int) -> None:
+        """Called on every rank before the first unit, rank 0 first, the others after it returned."""
+
+    @abstractmethod
+    def process(self, unit: Unit) -> UnitOutput:
+        """Compute one unit. An exception here is an attempt, not the end of the job."""
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        """Merge all granules, on rank 0; never called over gaps. The result goes to every rank."""
+        return {}
+
+    def accept(self, result: Arrays) -> None:
+        """Take the reduced result, on every rank (also when it comes from the ledger)."""

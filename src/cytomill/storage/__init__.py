@@ -1,0 +1,1 @@
+"""Opening and writing volumes, tables and files that survive a crash."""
