@@ -1,0 +1,87 @@
+"""Configuration of the nanoparticle pipeline: one dataclass for the class API, the CLI and campaigns."""
+
+# No postponed annotations here: argparse-dataclass reads the types at run time.
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Optional
+
+ESTIMATORS = ("robust", "reference")
+PI_SOLVERS = ("newton", "bounded")
+POSTERIOR_DTYPES = ("float16", "uint8")
+POLARITIES = ("auto", "bright", "dark")
+BORDERS = ("pad", "zero")
+
+
+def _numbers(kind: type, count: int, default: Optional[tuple], help: str):
+    """A dataclass field for `count` numbers, given on the command line as separate words."""
+    return field(
+        default=default,
+        metadata={"type": kind, "nargs": count, "metavar": "N", "help": help},
+    )
+
+
+@dataclass
+class NanoparticleSegConfig:
+    """Parameters of nanoparticle segmentation.
+
+    Names and defaults of the first block are those that users of the published method know.
+    Lengths are in nm, thresholds in per cent or probability.
+    """
+
+    root_path: str = field(default="", metadata={"help": "Zarr v3 store that holds images/{z-y-x}"})
+    spacing_dir: str = field(default="", metadata={"help": "spacing in nm, for example 50-10-10"})
+    verbose: bool = field(default=False, metadata={"help": "say what happens"})
+    max_iter: int = field(default=10000, metadata={"help": "EM iterations at the most"})
+    eps: float = field(default=1e-12, metadata={"help": "floor of probabilities"})
+    nll_tol: float = field(default=1e-10, metadata={"help": "EM stops below this gain in nll"})
+    sampling_step: int = field(default=1, metadata={"help": "fit on every n-th slice"})
+    percent_th_low: float = field(
+        default=99.5, metadata={"help": "percentile of th_low (reference estimator)"}
+    )
+    percent_th_high: float = field(
+        default=99.8, metadata={"help": "percentile of th_high (reference estimator)"}
+    )
+    halo_pad: int = field(default=20, metadata={"help": "pixels around candidates left out of the background"})
+    min_size: int = field(default=20, metadata={"help": "smallest candidate, pixels a slice"})
+    posterior_th: Optional[float] = field(
+        default=None,
+        metadata={"type": float, "help": "posterior threshold of a label (reference: 0.95, robust: 0.5)"},
+    )
+    beta_params: tuple = _numbers(float, 2, (1.0, 20.0), "alpha and beta of the prior on the mixing weight")
+    zarr_chunks: tuple = _numbers(int, 3, (1, 1024, 1024), "chunk of the volumes written")
+    model_name: Optional[str] = field(
+        default=None, metadata={"type": str, "help": "default: nps-<timestamp>"}
+    )
+
+    estimator: str = field(default="robust", metadata={"choices": ESTIMATORS, "help": "see the docs"})
+    pi_solver: str = field(default="newton", metadata={"choices": PI_SOLVERS, "help": "solver of the mixing weight"})
+    posterior_dtype: str = field(
+        default="float16", metadata={"choices": POSTERIOR_DTYPES, "help": "type of the posterior volume"}
+    )
+    polarity: str = field(
+        default="auto", metadata={"choices": POLARITIES, "help": "whether particles are bright or dark"}
+    )
+    radius: int = field(default=1, metadata={"help": "radius of the closing ball, voxels"})
+    closing_nm: Optional[float] = field(
+        default=None, metadata={"type": float, "help": "radius of the closing in nm, instead of radius"}
+    )
+    connectivity: int = field(default=2, metadata={"choices": (1, 2, 3), "help": "3-D connectivity of labels"})
+    min_particle_size: int = field(default=10, metadata={"help": "smallest label, voxels"})
+    border: str = field(
+        default="pad", metadata={"choices": BORDERS, "help": "closing at the volume's faces: pad, or zeros outside"}
+    )
+    downsample: tuple = _numbers(int, 3, (1, 1, 1), "block mean of the posterior before labelling, factors Z Y X")
+    downsample_sigma: tuple = _numbers(float, 3, (0.5, 1.5, 1.5), "Gaussian before the block mean, voxels")
+    shard_shape: Optional[tuple] = _numbers(int, 3, None, "shard of the volumes written (default: from the chunk)")
+
+    def __post_init__(self) -> None:
+        self.beta_params = tuple(float(v) for v in self.beta_params)
+        self.zarr_chunks = tuple(int(v) for v in self.zarr_chunks)
+        self.downsample = tuple(int(v) for v in self.downsample)
+        self.downsample_sigma = tuple(float(v) for v in self.downsample_sigma)
+        if self.shard_shape is not None:
+            self.shard_shape = tuple(int(v) for v in self.shard_shape)
+        if self.model_name is None:
+            self.model_name = f"nps-{datetime.now():%Y%m%d-%H%M%S}"
+        if self.posterior_th is None:
+            self.posterior_th = 0.95 if self.estimator == "reference" else 0.5
