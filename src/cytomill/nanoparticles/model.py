@@ -25,12 +25,24 @@ class Thresholds:
         False for slices set aside (blank, constant, saturated).
     notes : tuple of str
         Sentences for the log and the report.
+    slice_shift : (Z,) int64 ndarray, optional
+        Offset of each slice's thresholds, in bins (brightness drift); None without drift.
     """
 
     th_low: int
     th_high: int
     usable: np.ndarray
     notes: tuple[str, ...] = ()
+    slice_shift: np.ndarray | None = None
+
+    def of_slice(self, z: int) -> tuple[int, int]:
+        """``(th_low, th_high)`` of slice `z`, moved with its brightness, within [0, 256]."""
+        if self.slice_shift is None:
+            return self.th_low, self.th_high
+        shift = int(self.slice_shift[z])
+        # A limit at the end of the scale excludes nothing, whatever the brightness.
+        high = self.th_high if self.th_high >= 256 else min(max(self.th_high + shift, 0), 256)
+        return min(max(self.th_low + shift, 0), 255), high
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,11 @@ class Mixture:
         Brightness offset of each slice against the stack's model, in bins (0 without drift).
     notes : tuple of str
         Sentences for the log and the report.
+    p_tissue, p_rim : (256,) float64 ndarray, optional
+        What `p_bg` is made of (robust estimator only): tissue, and the rim of particles, the voxels
+        outside them that their blur brightens.  A slice with more particles has more rim.
+    rim_ratio : float
+        Rim voxels for each particle voxel.
     """
 
     hist_stack: np.ndarray
@@ -78,6 +95,9 @@ class Mixture:
     usable: np.ndarray
     slice_shift: np.ndarray
     notes: tuple[str, ...] = ()
+    p_tissue: np.ndarray | None = None
+    p_rim: np.ndarray | None = None
+    rim_ratio: float = 0.0
 
     @property
     def summary_fit(self) -> dict[str, float | int | bool]:

@@ -1,1 +1,1 @@
-"""Figures and the self-contained HTML report."""
+"""Pages and figures from plain data: nothing here reads a ledger, a store or a communicator."""

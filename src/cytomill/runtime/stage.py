@@ -56,6 +56,14 @@ class UnitOutput:
     shards: list[Path] = field(default_factory=list)
 
 
+class DatasetRefused(Exception):
+    """A stage cannot go on with its dataset; the message is one sentence for the user.
+
+    Raised by `prepare` (rank 0) or `reduce`, it sets the dataset aside and lets the others finish; any other
+    exception there ends the job.
+    """
+
+
 class Stage(ABC):
     """One step of a pipeline for one dataset.
 
@@ -93,6 +101,9 @@ class Stage(ABC):
     def prepare(self, rank: int) -> None:
         """Called on every rank before the first unit, rank 0 first, the others after it returned."""
 
+    def check_unit_table(self, units: Sequence[Unit]) -> None:
+        """Raise ValueError if a unit is not aligned to the shards that it writes."""
+
     @abstractmethod
     def process(self, unit: Unit) -> UnitOutput:
         """Compute one unit. An exception here is an attempt, not the end of the job."""
@@ -100,6 +111,10 @@ class Stage(ABC):
     def reduce(self, partials: Arrays) -> Arrays:
         """Merge all granules, on rank 0; never called over gaps. The result goes to every rank."""
         return {}
+
+    def files(self) -> Sequence[Path]:
+        """Files that `reduce` wrote; the engine makes them durable and lists them in the ledger."""
+        return ()
 
     def accept(self, result: Arrays) -> None:
         """Take the reduced result, on every rank (also when it comes from the ledger)."""

@@ -1,0 +1,137 @@
+"""The end of a run: models, provenance and pages of every dataset, shared over the ranks; the campaign's page."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cytomill.campaign.pipelines import DATASETS
+from cytomill.campaign.results import nanoparticle_report, report_path, stage_timings, units_set_aside
+from cytomill.nanoparticles.model_files import FittedModel, save_model
+from cytomill.nanoparticles.state import DatasetState
+from cytomill.reports.data import CampaignReport, DatasetReport, DatasetRow
+from cytomill.reports.html import render_campaign, render_dataset
+from cytomill.runtime.ledger import LedgerState, replay
+from cytomill.runtime.ranks import World
+from cytomill.runtime.telemetry import read_events
+from cytomill.storage.durable import make_directories, write_atomic
+
+REPORT = "report.html"
+PROVENANCE = "provenance.json"
+MODEL = "model"
+TELEMETRY = "telemetry"
+
+
+def finish(world: World, opened: Any, set_aside: dict[str, str]) -> None:
+    """Write what a campaign leaves beside its volumes and tables (collective).
+
+    Parameters
+    ----------
+    world : World
+        Datasets are dealt to its ranks.
+    opened : OpenCampaign
+        States with their results, on every rank.
+    set_aside : dict of str to str
+        Datasets set aside, and why.
+    """
+    output: Path = opened.campaign.output
+    shared = _shared_facts(output, opened.campaign.run.attempts) if world.rank == 0 else None
+    ledger_facts, timings, provenance = world.bcast(shared)
+    names = list(opened.states)
+    rows = {}
+    for name in names[world.rank :: world.size]:
+        state: DatasetState = opened.states[name]
+        report = nanoparticle_report(
+            state,
+            [row for row in ledger_facts if row.dataset == name],
+            timings.get(name, []),
+            provenance=dataset_provenance(state, provenance),
+            campaign=opened.campaign.name,
+            campaign_link=f"../../{REPORT}",
+        )
+        if name in set_aside:
+            report.notes = (f"Set aside: {set_aside[name]}", *report.notes)
+        _write_dataset(state, report)
+        link = f"{DATASETS}/{name}/{REPORT}"
+        rows[name] = DatasetRow.of(report, link, "set aside" if name in set_aside else "finished")
+    everyones = world.gather(rows)
+    if everyones is not None:
+        for own in everyones:
+            rows.update(own)
+        _write_campaign(opened, set_aside, rows, ledger_facts, timings.get("", []), provenance)
+
+
+def _shared_facts(output: Path, attempts: int) -> tuple[list, dict, dict[str, Any]]:
+    ledger = replay(output)
+    return (
+        units_set_aside(ledger, attempts),
+        stage_timings(read_events(output / TELEMETRY)),
+        launches_of(ledger),
+    )
+
+
+def launches_of(ledger: LedgerState) -> dict[str, Any]:
+    """Provenance of the last launch, and when and where all of them ran."""
+    last = ledger.launches[-1]["provenance"] if ledger.launches else {}
+    every = [
+        {
+            "launch": line["launch"],
+            "started": line["provenance"].get("started"),
+            "ranks": len(line["provenance"].get("world", {}).get("ranks", [])),
+            "host": line["provenance"].get("host"),
+        }
+        for line in ledger.launches
+    ]
+    return {**last, "launches": every}
+
+
+def dataset_provenance(state: DatasetState, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Provenance of one dataset: the run's, its input's identity, its configuration."""
+    return {
+        "input": {"path": state.input, "identity": state.source.identity()},
+        "config": state.options(*vars(state.config)),
+        **provenance,
+    }
+
+
+def _write_dataset(state: DatasetState, report: DatasetReport) -> None:
+    make_directories(state.folder)
+    text = json.dumps(report.provenance, indent=1, default=str)
+    write_atomic(state.folder / PROVENANCE, text.encode())
+    if "mixture" in state.results:
+        save_model(state.folder / MODEL, FittedModel(state.mixture, state.binning), state.config)
+    write_atomic(report_path(state.folder), render_dataset(report).encode())
+
+
+def _write_campaign(
+    opened: Any,
+    set_aside: dict[str, str],
+    rows: dict[str, DatasetRow],
+    units: list,
+    timings: list,
+    provenance: dict[str, Any],
+) -> None:
+    datasets = [
+        rows.get(d.name)
+        or DatasetRow(d.name, d.pipeline, verdict=set_aside.get(d.name, ""), state="set aside")
+        for d in opened.campaign.datasets
+    ]
+    ranks = provenance.get("world", {}).get("ranks", [])
+    launches = provenance.get("launches", [])
+    report = CampaignReport(
+        name=opened.campaign.name,
+        started=launches[0]["started"] if launches else "",
+        finished=datetime.fromtimestamp(time.time()).astimezone().isoformat(timespec="seconds"),
+        state="finished with failures" if set_aside else "finished",
+        ranks=len(ranks) or 1,
+        hosts=sorted({rank["host"] for rank in ranks}),
+        provenance=provenance,
+        datasets=datasets,
+        set_aside=units,
+        timings=timings,
+        launches=len(launches) or 1,
+    )
+    write_atomic(opened.campaign.output / REPORT, render_campaign(report).encode())

@@ -1,0 +1,99 @@
+"""`cytomill phantom`: specimens with known truth, written as files that a campaign can name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from cytomill.phantoms.nanoparticles import NanoparticlePhantom
+from cytomill.storage.durable import make_directories, write_atomic
+from cytomill.storage.stores import default_shards, fit_chunks, open_store, spacing_name
+
+VOXEL_SIZE_NM = (50.0, 10.0, 10.0)
+CHUNKS = (1, 1024, 1024)
+TRUTH = "labels/truth"
+
+
+def add_nanoparticle_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `cytomill phantom nanoparticles`."""
+    parser.add_argument("output", type=Path, help="folder to make: stack.zarr, phantom.json, campaign.toml")
+    parser.add_argument("--shape", type=int, nargs=3, default=(32, 512, 512), metavar=("Z", "Y", "X"))
+    parser.add_argument("--seed", type=int, default=1, help="everything random follows from it")
+    parser.add_argument("--load", type=float, default=0.01, help="share of voxels that are particle")
+    parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8")
+    parser.add_argument("--polarity", choices=("bright", "dark"), default="bright")
+    parser.add_argument("--drift", type=float, default=0.0, help="brightness drift, 8-bit grey levels")
+    parser.add_argument("--blank", type=int, nargs="*", default=(), metavar="Z", help="slices not acquired")
+    parser.add_argument(
+        "--voxel-size-nm", type=float, nargs=3, default=VOXEL_SIZE_NM, metavar=("Z", "Y", "X")
+    )
+
+
+def make_nanoparticle_phantom(options: argparse.Namespace) -> int:
+    """Write the phantom that the flags describe, and a campaign file for it."""
+    phantom = NanoparticlePhantom(
+        tuple(options.shape),
+        options.seed,
+        options.load,
+        dtype=options.dtype,
+        polarity=options.polarity,
+        drift=options.drift,
+        blank_slices=tuple(options.blank),
+    )
+    write_phantom(phantom, options.output, tuple(options.voxel_size_nm))
+    print(f"{options.output / 'campaign.toml'}")
+    return 0
+
+
+def write_phantom(
+    phantom: NanoparticlePhantom, folder: Path, voxel_size_nm: tuple[float, float, float] = VOXEL_SIZE_NM
+) -> None:
+    """Write a phantom slab by slab: the stack, its truth, how it was made, and a campaign file.
+
+    Parameters
+    ----------
+    phantom : NanoparticlePhantom
+        Recipe.
+    folder : Path
+        Made where it does not exist.
+    voxel_size_nm : tuple of float
+        (Z, Y, X), written to the stack.
+    """
+    make_directories(folder)
+    spacing = spacing_name(voxel_size_nm)
+    chunks = fit_chunks(phantom.shape, CHUNKS)
+    shards = default_shards(phantom.shape, phantom.dtype, chunks)
+    store = open_store(folder / "stack.zarr")
+    image = store.create(f"images/{spacing}", phantom.shape, phantom.dtype, chunks, shards)
+    truth = store.create(f"{TRUTH}/{spacing}", phantom.shape, np.uint8, chunks, shards, is_labels=True)
+    particle_voxels = 0
+    for start in range(0, phantom.shape[0], shards[0]):
+        stop = min(start + shards[0], phantom.shape[0])
+        slices = [phantom.slice(z) for z in range(start, stop)]
+        image.write(((start, stop),), np.stack([pixels for pixels, _ in slices]))
+        mask = np.stack([particles for _, particles in slices]).astype(np.uint8)
+        truth.write(((start, stop),), mask)
+        particle_voxels += int(mask.sum())
+    facts = {
+        "shape": list(phantom.shape),
+        "seed": phantom.seed,
+        "load_asked": phantom.load,
+        "load": particle_voxels / float(np.prod(phantom.shape)),
+        "dtype": str(phantom.dtype),
+        "polarity": phantom.polarity,
+        "drift": phantom.drift,
+        "blank_slices": list(phantom.blank_slices),
+        "voxel_size_nm": list(voxel_size_nm),
+        "truth": f"{TRUTH}/{spacing}",
+    }
+    write_atomic(folder / "phantom.json", (json.dumps(facts, indent=1) + "\n").encode())
+    campaign = (
+        "# Written by `cytomill phantom nanoparticles`; run it with\n"
+        "#   mpirun -n 2 cytomill run campaign.toml\n"
+        '[campaign]\nname = "phantom"\noutput = "results"\n\n'
+        '[[dataset]]\nname = "stack"\npipeline = "nanoparticles"\ninput = "stack.zarr"\n'
+    )
+    write_atomic(folder / "campaign.toml", campaign.encode())

@@ -1,0 +1,93 @@
+"""`cytomill run --preview N`: before the night's run, a contact sheet of N slices a dataset over thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cytomill.campaign.config import load_campaign
+from cytomill.campaign.run import open_datasets
+from cytomill.kernels.binning import Binning, choose_binning
+from cytomill.nanoparticles.estimators import choose_polarity
+from cytomill.nanoparticles.posterior import stored_tables
+from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
+from cytomill.nanoparticles.state import DatasetState
+from cytomill.reports.preview import PreviewDataset, PreviewReport, PreviewSlice, render_preview
+from cytomill.storage.durable import write_atomic
+
+PREVIEW = "preview.html"
+
+
+def preview(source: Path, overrides: Sequence[str], slices: int) -> Path:
+    """Write the contact sheet of a campaign; returns its path.
+
+    The fit is that of the chosen slices alone, so that nothing else is read.
+
+    Parameters
+    ----------
+    source : Path
+        The campaign's TOML file.
+    overrides : sequence of str
+        As of ``--set``.
+    slices : int
+        Slices a dataset, spread evenly over the stack.
+
+    Raises
+    ------
+    ValueError
+        If `slices` is less than 1, or the campaign cannot be used.
+    """
+    if slices < 1:
+        raise ValueError(f"--preview {slices}: expected 1 slice or more")
+    campaign = load_campaign(source, overrides)
+    opened = open_datasets(campaign)
+    sheets = []
+    for dataset in campaign.datasets:
+        if dataset.name in opened.states:
+            sheets.append(_sheet(opened.states[dataset.name], slices))
+        else:
+            sheets.append(PreviewDataset(dataset.name, notes=(opened.set_aside[dataset.name],)))
+    campaign.output.mkdir(parents=True, exist_ok=True)
+    path = campaign.output / PREVIEW
+    write_atomic(path, render_preview(PreviewReport(campaign.name, sheets)).encode())
+    return path
+
+
+def _sheet(state: DatasetState, count: int) -> PreviewDataset:
+    config = state.config
+    depth = state.shape[0]
+    chosen = np.unique(np.linspace(0, depth - 1, min(count, depth) + 2).round()[1:-1].astype(int))
+    sheet = PreviewDataset(
+        state.dataset, [], state.shape, state.voxel_size_nm, posterior_th=config.posterior_th
+    )
+    if not state.source.region_readable:
+        sheet.notes = (f"{state.input} cannot be read by slice: convert it first (cytomill convert)",)
+        return sheet
+    stack = np.concatenate([state.source.read(((int(z), int(z) + 1),)) for z in chosen])
+    try:
+        binning = choose_binning(slab_ranges(stack)) if stack.dtype != np.uint8 else Binning()
+        histograms = slab_histograms(stack, binning)
+        polarity, said = choose_polarity(config, histograms)
+        if polarity == "dark":
+            binning = replace(binning, reverse=True)
+            histograms = np.ascontiguousarray(histograms[:, ::-1])
+        sampled = np.ones(len(stack), bool)
+        thresholds = state.estimator.thresholds(histograms, sampled)
+        backgrounds = slab_backgrounds(
+            stack, 0, binning, histograms, thresholds, config.halo_pad, config.min_size
+        )
+        mixture = state.estimator.fit(histograms, backgrounds, thresholds, sampled)
+        tables = stored_tables(state.estimator.posterior(mixture, histograms).tables, "float16")
+    except (RuntimeError, ValueError) as error:
+        sheet.notes = (str(error),)
+        return sheet
+    posterior = slab_posterior(stack, binning, tables)
+    sheet.slices = [
+        PreviewSlice(int(z), image, p.astype(np.float32)) for z, image, p in zip(chosen, stack, posterior)
+    ]
+    sheet.verdict = mixture.verdict
+    sheet.notes = tuple(dict.fromkeys((*said, *mixture.notes)))
+    return sheet

@@ -1,0 +1,184 @@
+"""What a campaign's results are, gathered for its reports: plain data from states, ledger and telemetry."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytomill.kernels.blocks import scale
+from cytomill.nanoparticles.label_stages import PARTICLES, TABLES
+from cytomill.nanoparticles.state import MASKS, POSTERIOR, DatasetState
+from cytomill.reports.data import DatasetReport, ExampleSlice, SetAside, StageTiming
+from cytomill.runtime.ledger import LedgerState
+from cytomill.storage.tables import read_table
+
+#: Slices shown on a dataset's page.
+EXAMPLES = 3
+#: Rows and columns of an example at the most: a page is for looking, napari is for the rest.
+EXAMPLE_PIXELS = 2048
+
+
+def units_set_aside(ledger: LedgerState, attempts: int) -> list[SetAside]:
+    """Every unit that was given up, with its last error."""
+    rows = []
+    for stage in ledger.stages.values():
+        for unit in stage.set_aside(attempts):
+            region = ", ".join(f"{axis} {a}–{b}" for axis, (a, b) in zip("zyx", stage.units[unit].region))
+            errors = stage.failures[unit]
+            rows.append(SetAside(stage.stage, region, len(errors), errors[-1], stage.dataset))
+    return rows
+
+
+def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTiming]]:
+    """Timings of every dataset, and of all under the empty name, from the telemetry of all launches.
+
+    The wall time of a stage is from its first unit's beginning to its last unit's end, launch by launch.
+    """
+    busy: dict[tuple[str, str], dict[int, float]] = defaultdict(lambda: defaultdict(float))
+    span: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
+    units: dict[tuple[str, str], int] = defaultdict(int)
+    written: dict[tuple[str, str], int] = defaultdict(int)
+    peaks: dict[str, dict[int, int]] = defaultdict(dict)
+    predicted: dict[str, int] = {}
+    for event in events:
+        kind, rank = event["kind"], event["rank"]
+        if kind == "unit":
+            end, seconds = event["t"], event["seconds"] + event["commit_s"]
+            for dataset in (event["dataset"], ""):
+                key = (dataset, event["stage"])
+                units[key] += 1
+                busy[key][rank] += seconds
+                written[key] += event["bytes"]
+                first_last = span[key].setdefault(event["launch"], [end - seconds, end])
+                first_last[0] = min(first_last[0], end - seconds)
+                first_last[1] = max(first_last[1], end)
+        elif kind == "stage":
+            for stage in event["stages"]:
+                peaks[stage][rank] = max(peaks[stage].get(rank, 0), event["peak_bytes"])
+                predicted[stage] = max(predicted.get(stage, 0), event["predicted_bytes"])
+    timings: dict[str, list[StageTiming]] = defaultdict(list)
+    for dataset, stage in units:
+        key = (dataset, stage)
+        ranks = range(max(busy[key]) + 1)
+        timings[dataset].append(
+            StageTiming(
+                name=stage,
+                units=units[key],
+                seconds=sum(last - first for first, last in span[key].values()),
+                busy_seconds=[busy[key].get(rank, 0.0) for rank in ranks],
+                bytes=written[key],
+                peak_memory_bytes=[peaks[stage][rank] for rank in sorted(peaks[stage])],
+                predicted_bytes=predicted.get(stage),
+            )
+        )
+    for rows in timings.values():
+        rows.sort(key=lambda row: min(first for first, _ in span[_key_of(timings, rows), row.name].values()))
+    return dict(timings)
+
+
+def _key_of(timings: Mapping[str, list[StageTiming]], rows: list[StageTiming]) -> str:
+    return next(name for name, own in timings.items() if own is rows)
+
+
+def choose_examples(pi_map: np.ndarray, usable: np.ndarray, count: int = EXAMPLES) -> list[int]:
+    """Slices worth showing: most particles, the median, and few; in stack order."""
+    candidates = np.flatnonzero(usable)
+    if candidates.size == 0:
+        candidates = np.arange(len(pi_map))
+    order = candidates[np.argsort(pi_map[candidates], kind="stable")[::-1]]
+    ranks = np.linspace(0, 0.8 * (len(order) - 1), min(count, len(order))).round().astype(int)
+    return sorted({int(order[rank]) for rank in ranks})
+
+
+def nanoparticle_report(
+    state: DatasetState, set_aside: Sequence[SetAside], timings: Sequence[StageTiming], **more: Any
+) -> DatasetReport:
+    """The report of one dataset, as far as it came.
+
+    Parameters
+    ----------
+    state : DatasetState
+        With the results that it has.
+    set_aside, timings : sequence
+        Its own rows.
+    **more
+        Further fields of the report.
+    """
+    values: dict[str, Any] = {
+        "name": state.dataset,
+        "pipeline": "nanoparticles",
+        "verdict": "not finished",
+        "voxel_size_nm": state.voxel_size_nm,
+        "shape": state.shape,
+        "dtype": state.source.dtype.name,
+        "posterior_th": state.config.posterior_th,
+        "set_aside": list(set_aside),
+        "timings": list(timings),
+    }
+    if "mixture" in state.results:
+        mixture, posterior = state.mixture, state.posterior
+        values |= {
+            "verdict": mixture.verdict,
+            "notes": tuple(dict.fromkeys((*state.thresholds.notes, *mixture.notes))),
+            "polarity": "dark" if state.binning.reverse else "bright",
+            "summary": mixture.summary_fit,
+            "pi_map": posterior.pi_map,
+            "pi_ml": posterior.pi_ml,
+        }
+        for name in (
+            "hist_stack",
+            "hist_bg",
+            "p_bg",
+            "p_np",
+            "w_bg",
+            "th_low",
+            "th_high",
+            "usable",
+            "slice_shift",
+        ):
+            values[name] = getattr(mixture, name)
+    if "masks" in state.results:
+        stem = state.folder / TABLES / PARTICLES
+        values["particles"] = read_table(stem)
+        values["particles_path"] = f"{TABLES}/{PARTICLES}.csv"
+        values["examples"] = [example(state, z) for z in choose_examples(posterior.pi_map, mixture.usable)]
+    return DatasetReport(**values | more)
+
+
+def example(state: DatasetState, z: int) -> ExampleSlice:
+    """Image, posterior and labels of a slice; labels at a coarser spacing are repeated."""
+    _, height, width = state.shape
+    rows, columns = _centre(height), _centre(width)
+    region = ((z, z + 1), rows, columns)
+    posterior = state.store.open(f"{POSTERIOR}/{state.spacing}").read(region)[0]
+    masks = state.store.open(f"{MASKS}/{state.label_spacing}")
+    factors = state.config.downsample
+    coarse = tuple(
+        (a // f, max(min(-(-b // f), n), a // f + 1)) for (a, b), f, n in zip(region, factors, masks.shape)
+    )
+    coarse = tuple((min(a, n - 1), min(b, n)) for (a, b), n in zip(coarse, masks.shape))
+    labels = masks.read(coarse)[0]
+    if state.downsamples:
+        covered = scale(coarse, factors)
+        fine = np.repeat(np.repeat(labels, factors[1], 0), factors[2], 1)
+        labels = np.zeros(posterior.shape, labels.dtype)
+        fine = fine[rows[0] - covered[1][0] :, columns[0] - covered[2][0] :][
+            : labels.shape[0], : labels.shape[1]
+        ]
+        labels[: fine.shape[0], : fine.shape[1]] = fine
+    probability = posterior.astype(np.float32) / (255 if posterior.dtype == np.uint8 else 1)
+    return ExampleSlice(z, state.image.read(region)[0], probability, labels)
+
+
+def _centre(length: int) -> tuple[int, int]:
+    start = max(0, (length - EXAMPLE_PIXELS) // 2)
+    return start, min(length, start + EXAMPLE_PIXELS)
+
+
+def report_path(folder: Path) -> Path:
+    """Where a dataset's page is."""
+    return folder / "report.html"

@@ -1,0 +1,379 @@
+"""`cytomill run`: a campaign over the ranks, from its file to its reports.
+
+Every rank runs :func:`run`; all of them return the same exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cytomill import __version__
+from cytomill.campaign.config import Campaign, CampaignError, from_resolved, load_campaign, resolved
+from cytomill.campaign.launches import new_launch_id
+from cytomill.campaign.pipelines import PIPELINES, waves
+from cytomill.campaign.provenance import collect
+from cytomill.kernels.devices import Device
+from cytomill.runtime.devices import Binding, bind
+from cytomill.runtime.engine import Engine, Policy
+from cytomill.runtime.failures import ExitCode, Refused, Stopped
+from cytomill.runtime.launcher import check_world
+from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
+from cytomill.runtime.lock import CampaignLock, CampaignLocked
+from cytomill.runtime.memory import MemoryLimit, measure_baseline
+from cytomill.runtime.numba_cache import warm
+from cytomill.runtime.ranks import SoloWorld, World, connect, install_abort_hook
+from cytomill.runtime.signals import stop_reason
+from cytomill.runtime.stage import Stage
+from cytomill.runtime.telemetry import Telemetry
+from cytomill.storage.durable import write_atomic
+
+log = logging.getLogger(__name__)
+
+RESOLVED = "campaign.json"
+TELEMETRY = "telemetry"
+_TIMED_NAME = re.compile(r"nps-\d{8}-\d{6}")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line adds to a campaign file.
+
+    Parameters
+    ----------
+    overrides : sequence of str
+        ``section.key=value``, as of ``--set``.
+    update : bool
+        Redo what depends on a changed configuration or input.
+    retry : bool
+        Try units and datasets set aside again.
+    """
+
+    overrides: Sequence[str] = ()
+    update: bool = False
+    retry: bool = False
+
+
+@dataclass
+class OpenCampaign:
+    """A campaign on one rank: its datasets opened, their stages built."""
+
+    campaign: Campaign
+    states: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, Sequence[Stage]] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
+
+    def waves(self) -> list[list[Stage]]:
+        """Stages that run together, in order."""
+        pipelines = {dataset.name: dataset.pipeline for dataset in self.campaign.datasets}
+        return waves([(pipelines[name], stages) for name, stages in self.stages.items()])
+
+
+def open_datasets(
+    campaign: Campaign, device: Device = Device(), only: Sequence[str] | None = None
+) -> OpenCampaign:
+    """Open every dataset (headers only); one that cannot be used is set aside with its sentence."""
+    opened = OpenCampaign(campaign)
+    for dataset in campaign.datasets:
+        if only is not None and dataset.name not in only:
+            continue
+        pipeline = PIPELINES[dataset.pipeline]
+        try:
+            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, device)
+            opened.stages[dataset.name] = pipeline.stages(state)
+            opened.states[dataset.name] = state
+        except (ValueError, OSError) as error:
+            opened.set_aside[dataset.name] = f"dataset {dataset.name}: {error}"
+    return opened
+
+
+def store_resolved(campaign: Campaign) -> Campaign:
+    """Write the campaign as resolved beside its results; names with a time in them stay those of its first run."""
+    path = campaign.output / RESOLVED
+    if path.exists():
+        before = {d.name: d for d in from_resolved(json.loads(path.read_text())).datasets}
+        campaign = replace(
+            campaign, datasets=tuple(_keep_name(d, before.get(d.name)) for d in campaign.datasets)
+        )
+    write_atomic(path, json.dumps(resolved(campaign), indent=1).encode())
+    return campaign
+
+
+def _keep_name(dataset: Any, before: Any) -> Any:
+    name = getattr(dataset.options, "model_name", None)
+    if before is None or name is None or not _TIMED_NAME.fullmatch(name):
+        return dataset
+    return replace(dataset, options=replace(dataset.options, model_name=before.options.model_name))
+
+
+def stored_campaign(folder: Path) -> Campaign:
+    """The campaign whose results are in `folder`.
+
+    Raises
+    ------
+    CampaignError
+        If there is none.
+    """
+    path = folder / RESOLVED
+    try:
+        return from_resolved(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise CampaignError(
+            f"{folder} holds no campaign ({RESOLVED} is missing); give the output folder of 'cytomill run'"
+        ) from None
+
+
+def run(source: Path, options: RunOptions) -> int:
+    """Run a campaign on all ranks; returns the exit code, the same on every rank.
+
+    Parameters
+    ----------
+    source : Path
+        The campaign's TOML file.
+    options : RunOptions
+        Command line.
+    """
+    world = connect()
+    install_abort_hook(world)
+    check_world(world.size)
+    logging.basicConfig(format="cytomill: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    lock: CampaignLock | None = None
+    code, message = ExitCode.FINISHED, ""
+    try:
+        campaign, launch, lock = _begin(world, source, options)
+        code = _run_locked(world, campaign, launch, options)
+    except Refused as refusal:
+        code, message = ExitCode.REFUSED, f"refused: {refusal}"
+    except CampaignLocked as locked:
+        code, message = ExitCode.LOCKED, str(locked)
+    except Stopped:
+        code = ExitCode.STOPPED
+        message = f"stopped ({stop_reason() or 'asked by another rank'}); run again to go on"
+    if world.rank == 0 and message:
+        say(message)
+    if lock is not None:
+        lock.release()
+    code = world.bcast(code)
+    world.finish()
+    return int(code)
+
+
+def say(text: str) -> None:
+    """One line for the person who watches, on standard error."""
+    print(f"cytomill: {text}", file=sys.stderr, flush=True)
+
+
+def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, str, CampaignLock | None]:
+    """Read the campaign and take its lock on rank 0; tell every rank (collective)."""
+    answer: tuple[type[Exception] | None, str, Any] = (None, "", None)
+    lock = None
+    if world.rank == 0:
+        try:
+            campaign = load_campaign(source, options.overrides)
+            for warning in campaign.warnings:
+                say(warning)
+            campaign.output.mkdir(parents=True, exist_ok=True)
+            launch = next_launch(campaign.output, new_launch_id())
+            lock = CampaignLock(campaign.output, launch)
+            taken_over = lock.acquire()
+            if taken_over:
+                say(taken_over)
+            # Only now: a launch that held the lock until this moment may have counted further.
+            launch = next_launch(campaign.output, new_launch_id())
+            answer = (None, launch, resolved(store_resolved(campaign)))
+        except CampaignLocked as locked:
+            lock = None
+            answer = (CampaignLocked, str(locked), None)
+        except (CampaignError, OSError) as error:
+            answer = (Refused, str(error), None)
+    problem, text, stored = world.bcast(answer)
+    if problem is not None:
+        if lock is not None:
+            lock.release()
+        raise problem(text)
+    return from_resolved(stored), text, lock
+
+
+def _run_locked(world: World, campaign: Campaign, launch: str, options: RunOptions) -> ExitCode:
+    from cytomill.campaign.finish import REPORT, finish
+
+    began = time.time()
+    output = campaign.output
+    binding = bind(world, campaign.run.device)
+    warm(world, compile_kernels)
+    measure_baseline()
+    telemetry = Telemetry(output / TELEMETRY, launch, world.rank)
+    telemetry.event(
+        "rank", host=world.host, device=binding.label, pid=os.getpid(), local_rank=world.local_rank
+    )
+    journal = Journal(output, launch, world.rank)
+    state = _replay(world, output)
+    _announce(world, campaign, launch, binding, journal)
+    opened = _open_together(world, campaign, binding.device)
+    engine = Engine(
+        world,
+        output,
+        state,
+        journal,
+        telemetry,
+        _policy(world, campaign, options),
+        campaign.run.sharing,
+        lambda dataset, stage, unit: _child_command(output, dataset, stage, unit),
+    )
+    engine.set_aside.update(opened.set_aside)
+    try:
+        for wave in opened.waves():
+            engine.run_wave(wave)
+        engine.agree_on_stop()
+        if world.bcast(engine.worked or not (output / REPORT).exists()):
+            telemetry.flush()
+            world.barrier()
+            finish(world, opened, engine.set_aside)
+        elif world.rank == 0:
+            say("nothing to do: every unit is done already")
+    finally:
+        telemetry.close()
+        journal.close()
+    engine.close()
+    if world.rank == 0:
+        _conclude(opened, engine.set_aside, began)
+    return ExitCode.SET_ASIDE if engine.set_aside else ExitCode.FINISHED
+
+
+def _replay(world: World, output: Path) -> LedgerState | None:
+    if world.rank != 0:
+        return None
+    state = replay(output)
+    for sentence in state.damaged:
+        say(sentence)
+    return state
+
+
+def _announce(world: World, campaign: Campaign, launch: str, binding: Binding, journal: Journal) -> None:
+    """Gather where the ranks are; rank 0 says and records it (collective)."""
+    me = {"rank": world.rank, "host": world.host, "device": binding.label, "pid": os.getpid()}
+    everyones = world.gather((me, binding.notes))
+    if everyones is None:
+        return
+    ranks = [entry for entry, _ in everyones]
+    provenance = collect({"launch": launch, "ranks": ranks})
+    journal.launch_line(version=__version__, provenance=provenance, run=asdict(campaign.run))
+    hosts = sorted({rank["host"] for rank in ranks})
+    say(
+        f"{__version__}, campaign {campaign.name}: {_count(len(campaign.datasets), 'dataset')} on "
+        f"{_count(world.size, 'rank')} ({', '.join(hosts)}), results in {campaign.output}"
+    )
+    for note in sorted({note for _, notes in everyones for note in notes}):
+        say(note)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _open_together(world: World, campaign: Campaign, device: Device) -> OpenCampaign:
+    """Open on rank 0 first: what it sets aside, nobody opens (collective)."""
+    opened = open_datasets(campaign, device) if world.rank == 0 else None
+    set_aside = world.bcast(opened.set_aside if opened else None)
+    if opened is None:
+        names = [d.name for d in campaign.datasets if d.name not in set_aside]
+        opened = open_datasets(campaign, device, names)
+        if opened.set_aside:
+            raise OSError(f"rank {world.rank} on {world.host}: {'; '.join(opened.set_aside.values())}")
+        opened.set_aside = dict(set_aside)
+    else:
+        for sentence in set_aside.values():
+            say(f"set aside: {sentence}")
+    return opened
+
+
+def _policy(world: World, campaign: Campaign, options: RunOptions) -> Policy:
+    settings = campaign.run
+    memory = None
+    if settings.memory_per_rank_gb:
+        limit = int(settings.memory_per_rank_gb * 1e9) * world.local_size
+        memory = MemoryLimit(limit, "memory_per_rank_gb for these ranks")
+    return Policy(settings.attempts, settings.max_failures, options.update, options.retry, memory)
+
+
+def _child_command(output: Path, dataset: str, stage: str, unit: int) -> list[str]:
+    return [sys.executable, "-m", "cytomill", "unit", str(output), dataset, stage, str(unit)]
+
+
+def _conclude(opened: OpenCampaign, set_aside: dict[str, str], began: float) -> None:
+    finished = len(opened.campaign.datasets) - len(set_aside)
+    for sentence in set_aside.values():
+        say(f"set aside: {sentence}")
+    say(
+        f"{_count(finished, 'dataset')} finished, {len(set_aside)} set aside, {time.time() - began:.1f} s; "
+        f"report: {opened.campaign.output / 'report.html'}"
+    )
+
+
+def compile_kernels() -> None:
+    """Compile, or load from the cache, every kernel that the pipelines use."""
+    from cytomill.nanoparticles.warming import warm_kernels
+
+    warm_kernels()
+
+
+def run_unit(output: Path, dataset: str, stage_name: str, unit_index: int, result: Path, parent: int) -> None:
+    """Run one suspect unit in this process, for a rank that waits (see `runtime.suspects`)."""
+    from cytomill.runtime.ledger import load_arrays
+    from cytomill.runtime.suspects import die_with_parent, run_as_child
+
+    die_with_parent(parent)
+    campaign = stored_campaign(output)
+    opened = open_datasets(campaign, bind(connect(), campaign.run.device).device, [dataset])
+    ledger = replay(output)
+    for stage in opened.stages[dataset]:
+        known = ledger.stages[dataset, stage.name]
+        if stage.name == stage_name:
+            stage.prepare(1)
+            run_as_child(stage, known.units[unit_index], output, result)
+            return
+        stage.accept(load_arrays(output, known.reduced))
+
+
+def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]:
+    """Give every opened dataset the results that the ledger has; returns datasets that are not complete, and why."""
+    from cytomill.runtime.ledger import load_arrays
+
+    incomplete = dict(opened.set_aside)
+    for name, stages in opened.stages.items():
+        for stage in stages:
+            known = ledger.stages.get((name, stage.name))
+            if known is None or not known.complete:
+                why = (
+                    known.refused
+                    if known is not None and known.refused
+                    else f"stage {stage.name} is not complete"
+                )
+                incomplete[name] = f"dataset {name}: {why}"
+                break
+            stage.accept(load_arrays(opened.campaign.output, known.reduced))
+    return incomplete
+
+
+def write_reports(folder: Path) -> Path:
+    """Write the reports of a campaign again from what is on disk; returns the campaign's page.
+
+    Raises
+    ------
+    CampaignError
+        If `folder` holds no campaign.
+    """
+    from cytomill.campaign.finish import REPORT, finish
+
+    opened = open_datasets(stored_campaign(folder.resolve()))
+    incomplete = restore_results(opened, replay(folder.resolve()))
+    finish(SoloWorld(), opened, incomplete)
+    return folder / REPORT

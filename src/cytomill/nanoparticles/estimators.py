@@ -1,0 +1,50 @@
+"""Choosing the estimator and the polarity that the configuration names."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cytomill.nanoparticles.config import ESTIMATORS, NanoparticleSegConfig
+from cytomill.nanoparticles.mixture import ReferenceEstimator
+from cytomill.nanoparticles.model import Estimator
+from cytomill.nanoparticles.robust import RobustEstimator, guess_polarity
+
+
+def make_estimator(config: NanoparticleSegConfig) -> Estimator:
+    """Return the estimator that ``config.estimator`` names.
+
+    Raises
+    ------
+    ValueError
+        If there is no estimator of that name.
+    """
+    if config.estimator == "reference":
+        return ReferenceEstimator(config)
+    if config.estimator == "robust":
+        return RobustEstimator(config)
+    raise ValueError(f"estimator must be one of {', '.join(ESTIMATORS)}, found {config.estimator!r}")
+
+
+def choose_polarity(config: NanoparticleSegConfig, hist_slices: np.ndarray) -> tuple[str, tuple[str, ...]]:
+    """Say whether particles are bright or dark.
+
+    Parameters
+    ----------
+    config : NanoparticleSegConfig
+        ``polarity = "auto"`` is guessed from the histograms; the reference estimator, like the
+        published method, takes bright.
+    hist_slices : (Z, 256) int64 ndarray
+        Histograms as acquired, not reversed.
+
+    Returns
+    -------
+    polarity : {"bright", "dark"}
+    notes : tuple of str
+        A sentence where it was guessed.
+    """
+    if config.polarity != "auto":
+        return config.polarity, ()
+    if config.estimator == "reference":
+        return "bright", ()
+    polarity, note = guess_polarity(hist_slices)
+    return polarity, (note,)

@@ -1,0 +1,422 @@
+"""Stages that work slice by slice: conversion, grey levels, histograms, background, mixture, posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import lcm, prod
+from typing import Any
+
+import numpy as np
+
+from cytomill.kernels.binning import Binning, choose_binning
+from cytomill.kernels.blocks import grid
+from cytomill.kernels.checksum import crc32c_of
+from cytomill.nanoparticles.downsample import downsample_slab, source_slices
+from cytomill.nanoparticles.estimators import choose_polarity
+from cytomill.nanoparticles.posterior import stored_tables
+from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
+from cytomill.nanoparticles.state import (
+    IMAGES,
+    POSTERIOR,
+    SLAB_BYTES,
+    DatasetState,
+    digest_of,
+    mixture_to_arrays,
+    text_array,
+)
+from cytomill.runtime.arrays import digest
+from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
+
+
+class NanoparticleStage(Stage):
+    """A stage of the nanoparticle pipeline: everything it needs is in the dataset's state."""
+
+    def __init__(self, state: DatasetState) -> None:
+        self.state = state
+        self.dataset = state.dataset
+
+    def accept(self, result: Arrays) -> None:
+        self.state.results[self.name] = result
+
+    def create(self, name: str, shape: tuple[int, ...], dtype: Any, inputs: Sequence[str]) -> None:
+        """Create the volume that this stage writes (rank 0)."""
+        chunks, shards = self.state.layout_of(shape, dtype)
+        processing = {"step": self.name, "parameters": self.fields()}
+        self.state.store.create(
+            name,
+            shape,
+            dtype,
+            chunks,
+            shards,
+            attributes={"processing": [processing], "inputs": list(inputs)},
+        )
+
+
+class SlabStage(NanoparticleStage):
+    """A stage whose units are slabs of whole slices of the image."""
+
+    def slab_multiple(self) -> int:
+        """Slices that a unit's depth must be a multiple of: what is read at once, and what is written."""
+        return min(self.state.image.chunks[0], self.state.shape[0])
+
+    def depth(self) -> int:
+        """Slices of a unit."""
+        depth, height, width = self.state.shape
+        wanted = self.state.layout.slices_per_unit
+        if not wanted:
+            slice_bytes = height * width * self.state.image.dtype.itemsize
+            wanted = max(1, min(SLAB_BYTES // max(slice_bytes, 1), -(-depth // 16)))
+        multiple = self.slab_multiple()
+        return max(wanted // multiple, 1) * multiple
+
+    def units(self) -> list[Unit]:
+        depth, height, width = self.state.shape
+        regions = [((z, min(z + self.depth(), depth)),) for z in range(0, depth, self.depth())]
+        return [Unit(i, r, float((r[0][1] - r[0][0]) * height * width)) for i, r in enumerate(regions)]
+
+    def read_depth(self) -> int:
+        """Slices read at once: the input's own granularity, as less costs as much."""
+        return self.state.image.chunks[0]
+
+    def slabs(self, unit: Unit) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield ``(first z, raw slab)`` of a unit, reading the input's granularity at a time."""
+        first, stop = unit.region[0]
+        for z in range(first, stop, self.read_depth()):
+            yield z, self.state.image.read(((z, min(z + self.read_depth(), stop)),))
+
+    def slice_memory_bytes(self, working: int) -> int:
+        """Peak bytes of reading slabs and `working` bytes a pixel of one slice."""
+        _, height, width = self.state.shape
+        read = min(self.read_depth(), self.state.shape[0]) * height * width * self.state.image.dtype.itemsize
+        return read + working * height * width
+
+
+class ConvertStage(NanoparticleStage):
+    """Copies an input that cannot be read by region (gz, bz2, NPZ) into the dataset's store."""
+
+    name = "convert"
+
+    def fields(self) -> dict[str, Any]:
+        state = self.state
+        return {"input": state.source.identity(), "voxel_size_nm": state.voxel_size_nm} | state.options(
+            "zarr_chunks", "shard_shape"
+        )
+
+    def units(self) -> list[Unit]:
+        # One unit: a compressed stream has to be read from its beginning.
+        shape = self.state.shape
+        return [Unit(0, tuple((0, n) for n in shape), float(prod(shape)))]
+
+    def memory_bytes(self) -> int:
+        _, shards = self.state.layout_of(self.state.shape, self.state.source.dtype)
+        return 2 * shards[0] * prod(self.state.shape[1:]) * self.state.source.dtype.itemsize
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            self.create(f"{IMAGES}/{self.state.spacing}", self.state.shape, self.state.source.dtype, [])
+
+    def process(self, unit: Unit) -> UnitOutput:
+        target = self.state.store.open(f"{IMAGES}/{self.state.spacing}")
+        for z, slab in self.state.source.slabs(target.shards[0]):
+            target.write(((z, z + len(slab)),), slab)
+        return UnitOutput({}, target.shard_paths())
+
+
+class GreyLevelStage(SlabStage):
+    """Grey-level range of every slice of 16-bit data, from which the 256 bins are chosen."""
+
+    name = "grey levels"
+
+    def fields(self) -> dict[str, Any]:
+        return {"input": self.state.source.identity()}
+
+    def requires(self) -> Sequence[str]:
+        return () if self.state.source.region_readable else ("convert",)
+
+    def memory_bytes(self) -> int:
+        return self.slice_memory_bytes(0) + 2**21
+
+    def process(self, unit: Unit) -> UnitOutput:
+        return UnitOutput({"ranges": np.concatenate([slab_ranges(slab) for _, slab in self.slabs(unit)])})
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        binning = choose_binning(partials["ranges"])
+        return {"ranges": partials["ranges"], "binning": np.array([binning.low, binning.high], np.int64)}
+
+
+class HistogramStage(SlabStage):
+    """Histogram and checksum of every slice; on rank 0 polarity and thresholds."""
+
+    name = "histograms"
+
+    @property
+    def levels(self) -> Binning:
+        """Bins before the polarity is known."""
+        if "grey levels" not in self.state.results:
+            return Binning()
+        low, high = (int(v) for v in self.state.results["grey levels"]["binning"])
+        return Binning(low, high)
+
+    def fields(self) -> dict[str, Any]:
+        fields = {"input": self.state.source.identity(), "levels": [self.levels.low, self.levels.high]}
+        fields |= self.state.options("estimator", "polarity", "sampling_step")
+        if self.state.config.estimator == "reference":
+            fields |= self.state.options("percent_th_low", "percent_th_high", "eps")
+        return fields
+
+    def requires(self) -> Sequence[str]:
+        return () if self.state.source.region_readable else ("convert",)
+
+    def memory_bytes(self) -> int:
+        return self.slice_memory_bytes(0 if self.levels.is_identity else 1)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        histograms, checksums = [], []
+        for _, slab in self.slabs(unit):
+            checksums += [crc32c_of(image) for image in slab]
+            histograms.append(slab_histograms(self.state.device.put(slab), self.levels))
+        return UnitOutput(
+            {"hist_slices": np.concatenate(histograms), "crc32c": np.array(checksums, np.int64)}
+        )
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        histograms = partials["hist_slices"]
+        polarity, said = choose_polarity(self.state.config, histograms)
+        reverse = polarity == "dark"
+        if reverse:
+            histograms = np.ascontiguousarray(histograms[:, ::-1])
+        try:
+            found = self.state.estimator.thresholds(histograms, self.state.sampled)
+        except ValueError as error:
+            raise DatasetRefused(f"dataset {self.dataset}: {error}") from error
+        shift = {} if found.slice_shift is None else {"slice_shift": found.slice_shift}
+        return shift | {
+            "hist_slices": histograms,
+            "crc32c": partials["crc32c"],
+            "binning": np.array([self.levels.low, self.levels.high, reverse], np.int64),
+            "thresholds": np.array([found.th_low, found.th_high], np.int64),
+            "usable": found.usable.astype(np.uint8),
+            "notes": text_array((*said, *found.notes)),
+        }
+
+
+class BackgroundStage(SlabStage):
+    """Background histogram of every slice: what lies outside the boxes around candidates."""
+
+    name = "background"
+
+    def fields(self) -> dict[str, Any]:
+        found = self.state.results["histograms"]
+        said = {"notes"}  # sentences change with a version, values do not
+        return {"histograms": digest({n: a for n, a in found.items() if n not in said})} | self.state.options(
+            "halo_pad", "min_size"
+        )
+
+    def requires(self) -> Sequence[str]:
+        return () if self.state.source.region_readable else ("convert",)
+
+    def memory_bytes(self) -> int:
+        return self.slice_memory_bytes(0 if self._bins_are_pixels() else 1) + 2**22
+
+    def _bins_are_pixels(self) -> bool:
+        """Whether pixels are used as they are; the worst is assumed while that is not known."""
+        return "histograms" in self.state.results and self.state.binning.is_identity
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state, config = self.state, self.state.config
+        histograms, thresholds = state.results["histograms"]["hist_slices"], state.thresholds
+        rows = [
+            slab_backgrounds(slab, z, state.binning, histograms, thresholds, config.halo_pad, config.min_size)
+            for z, slab in self.slabs(unit)
+        ]
+        return UnitOutput({"hist_bg_slices": np.concatenate(rows)})
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        return partials
+
+
+class MixtureStage(NanoparticleStage):
+    """The fit, on rank 0, and every slice's mixing weight and posterior table; it has no units."""
+
+    name = "mixture"
+
+    def fields(self) -> dict[str, Any]:
+        fields = {"background": digest(self.state.results["background"])}
+        fields |= {"histograms": digest(self.state.results["histograms"])}
+        return fields | self.state.options(
+            "max_iter",
+            "eps",
+            "nll_tol",
+            "sampling_step",
+            "beta_params",
+            "estimator",
+            "pi_solver",
+            "posterior_dtype",
+        )
+
+    def units(self) -> list[Unit]:
+        return []
+
+    def memory_bytes(self) -> int:
+        return 0
+
+    def process(self, unit: Unit) -> UnitOutput:
+        raise ValueError(f"the {self.name} stage has no units, but unit {unit.index} was asked for")
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        state = self.state
+        histograms = state.results["histograms"]["hist_slices"]
+        try:
+            mixture = state.estimator.fit(
+                histograms, state.results["background"]["hist_bg_slices"], state.thresholds, state.sampled
+            )
+            posterior = state.estimator.posterior(mixture, histograms)
+        except (RuntimeError, ValueError) as error:
+            raise DatasetRefused(f"dataset {self.dataset}: {error}") from error
+        return mixture_to_arrays(mixture) | {
+            "pi_map": posterior.pi_map,
+            "pi_ml": posterior.pi_ml,
+            "tables": stored_tables(posterior.tables, state.config.posterior_dtype),
+        }
+
+
+class PosteriorStage(SlabStage):
+    """The posterior volume: each slice's table gathered at its pixels."""
+
+    name = "posterior"
+
+    @property
+    def volume(self) -> str:
+        """Name of the volume written."""
+        return f"{POSTERIOR}/{self.state.spacing}"
+
+    def shards(self) -> tuple[int, ...]:
+        """Shard of the posterior."""
+        return self.state.layout_of(self.state.shape, self.state.config.posterior_dtype)[1]
+
+    def slab_multiple(self) -> int:
+        return lcm(super().slab_multiple(), self.shards()[0])
+
+    def read_depth(self) -> int:
+        return self.shards()[0]
+
+    def band_height(self) -> int:
+        """Rows handled at once: a shard's, or all where the input is stored by whole slices."""
+        height = self.state.shape[1]
+        return min(
+            height,
+            max(self.shards()[1], -(-self.state.image.chunks[1] // self.shards()[1]) * self.shards()[1]),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        return {"mixture": digest(self.state.results["mixture"])} | self.state.options(
+            "posterior_dtype", "zarr_chunks", "shard_shape"
+        )
+
+    def requires(self) -> Sequence[str]:
+        return () if self.state.source.region_readable else ("convert",)
+
+    def check_unit_table(self, units: Sequence[Unit]) -> None:
+        check_depths(units, self.shards()[0], self.state.shape[0], self.name)
+
+    def memory_bytes(self) -> int:
+        itemsize = self.state.image.dtype.itemsize
+        voxels = min(self.shards()[0], self.state.shape[0]) * self.band_height() * self.state.shape[2]
+        binned = 0 if self._bins_are_pixels() else 1
+        return voxels * (itemsize + binned + 2 * np.dtype(self.state.config.posterior_dtype).itemsize)
+
+    def _bins_are_pixels(self) -> bool:
+        """Whether pixels are their own bins, as far as is known."""
+        return "histograms" in self.state.results and self.state.binning.is_identity
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            self.create(
+                self.volume,
+                self.state.shape,
+                self.state.config.posterior_dtype,
+                [f"{IMAGES}/{self.state.spacing}"],
+            )
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state = self.state
+        target = state.store.open(self.volume)
+        tables = state.results["mixture"]["tables"]
+        (first, stop), height = unit.region[0], self.state.shape[1]
+        for (z0, z1), (y0, y1) in grid((stop - first, height), (self.shards()[0], self.band_height())):
+            region = ((first + z0, first + z1), (y0, y1))
+            slab = state.device.put(state.image.read(region))
+            posterior = slab_posterior(slab, state.binning, tables[slice(*region[0])])
+            target.write(region, posterior)
+        return UnitOutput({}, target.shard_paths(unit.region))
+
+
+class DownsampleStage(NanoparticleStage):
+    """The posterior reduced by block means, for labels at a coarser spacing."""
+
+    name = "downsample"
+
+    @property
+    def volume(self) -> str:
+        """Name of the volume written."""
+        return f"{POSTERIOR}/{self.state.label_spacing}"
+
+    def shards(self) -> tuple[int, ...]:
+        """Shard of the reduced posterior."""
+        return self.state.layout_of(self.state.label_shape, self.state.config.posterior_dtype)[1]
+
+    def fields(self) -> dict[str, Any]:
+        return {"posterior": digest_of(PosteriorStage(self.state).fields())} | self.state.options(
+            "downsample", "downsample_sigma", "zarr_chunks", "shard_shape"
+        )
+
+    def requires(self) -> Sequence[str]:
+        return ("posterior",)
+
+    def units(self) -> list[Unit]:
+        depth, height, width = self.state.label_shape
+        step = self.shards()[0]
+        regions = [((z, min(z + step, depth)),) for z in range(0, depth, step)]
+        return [Unit(i, r, float((r[0][1] - r[0][0]) * height * width)) for i, r in enumerate(regions)]
+
+    def check_unit_table(self, units: Sequence[Unit]) -> None:
+        check_depths(units, self.shards()[0], self.state.label_shape[0], self.name)
+
+    def memory_bytes(self) -> int:
+        step = min(self.shards()[0], self.state.label_shape[0])
+        depth = step * self.state.config.downsample[0] + 4
+        voxels = min(depth, self.state.shape[0]) * prod(self.state.shape[1:])
+        return voxels * (np.dtype(self.state.config.posterior_dtype).itemsize + 3 * 4)
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            self.create(
+                self.volume,
+                self.state.label_shape,
+                self.state.config.posterior_dtype,
+                [f"{POSTERIOR}/{self.state.spacing}"],
+            )
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state, config = self.state, self.state.config
+        source = state.store.open(f"{POSTERIOR}/{state.spacing}")
+        target = state.store.open(self.volume)
+        z0, z1 = unit.region[0]
+        factor_z, sigma_z = config.downsample[0], config.downsample_sigma[0]
+        start, stop = source_slices(z0, z1, state.shape[0], factor_z, sigma_z)
+        slab = source.read(((start, stop),))
+        target.write(
+            unit.region, downsample_slab(slab, start, z0, z1, config.downsample, config.downsample_sigma)
+        )
+        return UnitOutput({}, target.shard_paths(unit.region))
+
+
+def check_depths(units: Sequence[Unit], shard_depth: int, depth: int, stage: str) -> None:
+    """Raise ValueError where a slab does not begin and end at a shard."""
+    for unit in units:
+        start, stop = unit.region[0]
+        if start % shard_depth or (stop % shard_depth and stop != depth):
+            raise ValueError(
+                f"{stage}: unit {unit.index} covers slices {start} to {stop}, but shards are {shard_depth} slices "
+                "deep: two ranks would write one shard; make slices_per_unit a multiple of it"
+            )

@@ -1,0 +1,260 @@
+"""Stages that work block by block: components of each block, final masks and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cytomill.kernels.blocks import Region, align, common_multiple, grid, grow, region_shape, scale
+from cytomill.kernels.closing import Ball, ball
+from cytomill.nanoparticles.intensity_stages import DownsampleStage, NanoparticleStage, PosteriorStage
+from cytomill.nanoparticles.labels import (
+    LabelMap,
+    label_unit,
+    masks_unit_bytes,
+    merge_blocks,
+    relabel_unit,
+    unit_bytes,
+)
+from cytomill.nanoparticles.measurements import (
+    COLUMN_METADATA,
+    measure_unit,
+    merge_measurements,
+    particle_table,
+)
+from cytomill.nanoparticles.state import MASKS, DatasetState, digest_of
+from cytomill.runtime.stage import Arrays, Unit, UnitOutput
+from cytomill.storage.stores import StoredArray
+from cytomill.storage.tables import write_table
+
+#: Voxels of a block, where the plan may choose: what a rank handles in about a second.
+BLOCK_VOXELS = 64 * 2**20
+
+TABLES = "tables"
+PARTICLES = "particles"
+SLICES = "slices"
+
+
+def structuring_element(state: DatasetState) -> Ball:
+    """Ball of the closing: `radius` voxels, or `closing_nm` at the labels' voxel size."""
+    closing_nm = state.config.closing_nm
+    if closing_nm is None:
+        return ball(state.config.radius)
+    return ball(closing_nm, state.label_voxel_size_nm)
+
+
+def provisional_name(state: DatasetState) -> str:
+    """Name of the volume of block-wise labels in its own store."""
+    return f"components/{state.label_spacing}"
+
+
+class ComponentStage(NanoparticleStage):
+    """First pass of the labelling: threshold, closing and components of each block."""
+
+    name = "components"
+
+    @cached_property
+    def element(self) -> Ball:
+        """Structuring element of the closing."""
+        return structuring_element(self.state)
+
+    @property
+    def source(self) -> PosteriorStage | DownsampleStage:
+        """The stage whose posterior is labelled."""
+        return DownsampleStage(self.state) if self.state.downsamples else PosteriorStage(self.state)
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            self.source.name: digest_of(self.source.fields()),
+            "voxel_size_nm": list(self.state.label_voxel_size_nm),
+        } | self.state.options(
+            "posterior_th", "radius", "closing_nm", "connectivity", "border", "min_particle_size"
+        )
+
+    def requires(self) -> Sequence[str]:
+        return (self.source.name,)
+
+    def shards(self) -> tuple[int, ...]:
+        """Shard that holds for both volumes of labels, so that one grid serves both passes."""
+        return self.state.layout_of(self.state.label_shape, np.int32)[1]
+
+    def block(self) -> tuple[int, ...]:
+        """Block of a unit: whole shards."""
+        shape, shards = self.state.label_shape, self.shards()
+        wanted = self.state.layout.block
+        if not any(wanted):
+            layers = max(1, min(BLOCK_VOXELS // max(prod(shards), 1), -(-shape[0] // (shards[0] * 8))))
+            wanted = (shards[0] * layers, shards[1], shards[2])
+        return align(wanted, shards, shape)
+
+    def units(self) -> list[Unit]:
+        regions = grid(self.state.label_shape, self.block())
+        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(regions)]
+
+    def check_unit_table(self, units: Sequence[Unit]) -> None:
+        whole = common_multiple(self.shards())
+        for unit in units:
+            for (start, stop), shard, length in zip(unit.region, whole, self.state.label_shape):
+                if start % shard or (stop % shard and stop != length):
+                    raise ValueError(
+                        f"{self.name}: unit {unit.index} covers {unit.region}, but shards are {whole} voxels: "
+                        "two ranks would write one shard; make the block a multiple of it"
+                    )
+
+    def memory_bytes(self) -> int:
+        return unit_bytes(self.block(), self.element, self.state.config.posterior_dtype)
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            state = self.state
+            chunks, shards = state.layout_of(state.label_shape, np.int32)
+            state.provisional.create(
+                provisional_name(state),
+                state.label_shape,
+                np.uint32,
+                chunks,
+                shards,
+                state.label_voxel_size_nm,
+            )
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state, config = self.state, self.state.config
+        posterior = state.store.open(self.source.volume)
+        target = state.provisional.open(provisional_name(state))
+        around, _ = grow(unit.region, self.element.halo, state.label_shape)
+        labels, partials = label_unit(
+            posterior.read(around),
+            unit.region,
+            state.label_shape,
+            config.posterior_th,
+            self.element,
+            config.connectivity,
+            config.border,
+        )
+        target.write(unit.region, labels)
+        return UnitOutput(partials, target.shard_paths(unit.region))
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        config = self.state.config
+        merged = merge_blocks(partials, config.connectivity, config.min_particle_size)
+        return merged.as_arrays() | {"regions": partials["blocks"][:, :6]}
+
+
+class MaskStage(NanoparticleStage):
+    """Second pass: final ids, the masks, and the measurements of every cluster."""
+
+    name = "masks"
+
+    def __init__(self, state: DatasetState) -> None:
+        super().__init__(state)
+        self._files: list[Path] = []
+
+    @property
+    def volume(self) -> str:
+        """Name of the volume written."""
+        return f"{MASKS}/{self.state.label_spacing}"
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """Final id of every component of every block."""
+        found = self.state.results["components"]
+        return LabelMap(found["offsets"], found["final"], found["first_voxel"], found["voxel_count"])
+
+    def fields(self) -> dict[str, Any]:
+        # The blocks are named because the provisional labels are those of exactly these blocks.
+        return {
+            "components": digest_of(ComponentStage(self.state).fields()),
+            "blocks": digest_of(self.state.results["components"]["regions"].tolist()),
+        }
+
+    def requires(self) -> Sequence[str]:
+        convert = () if self.state.source.region_readable else ("convert",)
+        return ("components", ComponentStage(self.state).source.name, *convert)
+
+    def units(self) -> list[Unit]:
+        units = []
+        for i, bounds in enumerate(self.state.results["components"]["regions"].tolist()):
+            region: Region = tuple(zip(bounds[0::2], bounds[1::2]))
+            units.append(Unit(i, region, float(prod(region_shape(region)))))
+        return units
+
+    def memory_bytes(self) -> int:
+        state = self.state
+        block = ComponentStage(state).block()
+        return masks_unit_bytes(
+            block, state.config.posterior_dtype, state.source.dtype, state.config.downsample
+        )
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            inputs = [ComponentStage(self.state).source.volume]
+            self.create(self.volume, self.state.label_shape, np.int32, inputs)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state = self.state
+        target = state.store.open(self.volume)
+        final = relabel_unit(
+            state.provisional.open(provisional_name(state)).read(unit.region),
+            self.label_map.of_block(unit.index),
+        )
+        target.write(unit.region, final)
+        partials = self._measure(final, unit.region)
+        return UnitOutput(partials, target.shard_paths(unit.region))
+
+    def _measure(self, final: np.ndarray, region: Region) -> Arrays:
+        """Read image and posterior only where the block has a label at all."""
+        state, factors = self.state, self.state.config.downsample
+        if not final.any():
+            return measure_unit(final, region)
+        posterior: StoredArray = state.store.open(ComponentStage(state).source.volume)
+        image = state.image.read(scale(region, factors))
+        return measure_unit(final, region, posterior.read(region), image, factors)
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        state = self.state
+        table = particle_table(merge_measurements(partials), state.label_voxel_size_nm)
+        folder = state.folder / TABLES
+        folder.mkdir(parents=True, exist_ok=True)
+        self._files = [
+            *write_table(table, folder / PARTICLES, metadata={"columns": COLUMN_METADATA}),
+            *write_table(slice_table(state), folder / SLICES, metadata={"columns": SLICE_METADATA}),
+        ]
+        voxels = int(table["voxel_count"].sum())
+        return {"particles": np.array(len(table)), "voxels": np.array(voxels)}
+
+    def files(self) -> Sequence[Path]:
+        return self._files
+
+
+SLICE_METADATA = {
+    "z": "index of the slice",
+    "z_nm": "position of the slice, nm; 0 is the centre of the first",
+    "usable": "whether the slice took part (blank, constant and saturated slices do not)",
+    "pi_map": "MAP mixing weight: share of the slice's pixels that are particle, under the Beta prior",
+    "pi_ml": "the same without the prior",
+    "shift_bins": "brightness of the slice against the stack's model, in bins of 1/256 of the range",
+    "input_crc32c": "CRC-32C of the slice's pixels as they were read",
+}
+
+
+def slice_table(state: DatasetState) -> pd.DataFrame:
+    """Mixing weights and checks of every slice, a row a slice; columns :data:`SLICE_METADATA`."""
+    mixture, posterior = state.mixture, state.posterior
+    z = np.arange(state.shape[0])
+    return pd.DataFrame(
+        {
+            "z": z,
+            "z_nm": z * state.voxel_size_nm[0],
+            "usable": mixture.usable.astype(bool),
+            "pi_map": posterior.pi_map,
+            "pi_ml": posterior.pi_ml,
+            "shift_bins": mixture.slice_shift,
+            "input_crc32c": state.results["histograms"]["crc32c"],
+        }
+    )

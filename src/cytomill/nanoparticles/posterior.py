@@ -1,0 +1,101 @@
+"""Posterior probability of being particle, as one table of 256 entries a slice."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+
+def posterior_tables(
+    pi: np.ndarray, p_np: np.ndarray, p_bg: np.ndarray, eps: float, dtype: str = "float16"
+) -> np.ndarray:
+    """Posterior of every bin of every slice, ``pi p_np / (pi p_np + (1 - pi) p_bg + eps)``.
+
+    Computed in float64 and rounded here, before any gather: rounding 256 entries a slice costs
+    nothing, rounding every voxel costs more than the gather.
+
+    Parameters
+    ----------
+    pi : (Z,) float64 ndarray
+        Mixing weight of particles in each slice.
+    p_np, p_bg : (256,) or (Z, 256) float64 ndarray
+        Distributions of particles and background.
+    eps : float
+        Floor of the denominator.
+    dtype : {"float16", "uint8"}
+        uint8 holds ``round(255 p)``.
+
+    Returns
+    -------
+    (Z, 256) ndarray of `dtype`
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is neither of the two.
+    """
+    weight = np.asarray(pi, np.float64)[:, None]
+    particles = weight * p_np
+    mix = particles + (1 - weight) * p_bg
+    return round_posterior(particles / (mix + eps), dtype)
+
+
+def round_posterior(posterior: np.ndarray, dtype: str) -> np.ndarray:
+    """Round probabilities to the type of a posterior volume (``round(255 p)`` for uint8).
+
+    Raises
+    ------
+    ValueError
+        If `dtype` is neither float16 nor uint8.
+    """
+    if dtype == "float16":
+        return posterior.astype(np.float16)
+    if dtype == "uint8":
+        return np.rint(255 * posterior).astype(np.uint8)
+    raise ValueError(f"posterior_dtype must be float16 or uint8, found {dtype!r}")
+
+
+def stored_tables(tables: np.ndarray, dtype: str) -> np.ndarray:
+    """Tables in the type of the posterior volume: as they are, or float16 rounded on to uint8.
+
+    Parameters
+    ----------
+    tables : (Z, 256) float16 or uint8 ndarray
+    dtype : {"float16", "uint8"}
+
+    Returns
+    -------
+    (Z, 256) ndarray of `dtype`
+    """
+    return tables if tables.dtype == np.dtype(dtype) else round_posterior(tables.astype(np.float64), dtype)
+
+
+def threshold_for(dtype: np.dtype | str, threshold: float) -> np.float16 | np.uint8:
+    """The least value of a posterior volume that counts as particle.
+
+    Parameters
+    ----------
+    dtype : float16 or uint8
+    threshold : float
+        Posterior probability in [0, 1].
+
+    Returns
+    -------
+    numpy.float16 or numpy.uint8
+        `threshold` rounded to float16, as the volume was; for uint8 ``ceil(255 threshold)``, in
+        exact decimal arithmetic.
+
+    Raises
+    ------
+    ValueError
+        If `threshold` is outside [0, 1] or `dtype` is neither of the two.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"the posterior threshold must lie in [0, 1], found {threshold}")
+    if np.dtype(dtype) == np.float16:
+        return np.float16(threshold)
+    if np.dtype(dtype) == np.uint8:
+        return np.uint8(math.ceil(255 * Fraction(repr(float(threshold)))))
+    raise ValueError(f"a posterior volume is float16 or uint8, found {np.dtype(dtype)}")

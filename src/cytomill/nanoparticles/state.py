@@ -1,0 +1,215 @@
+"""What the stages of one dataset share: its input, its store, its configuration and their results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytomill.kernels.binning import Binning
+from cytomill.kernels.devices import Device
+from cytomill.nanoparticles.config import NanoparticleSegConfig
+from cytomill.nanoparticles.estimators import make_estimator
+from cytomill.nanoparticles.mixture import sampled_slices
+from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
+from cytomill.runtime.stage import Arrays
+from cytomill.storage.stores import (
+    StoredArray,
+    VolumeStore,
+    default_shards,
+    fit_chunks,
+    open_store,
+    spacing_name,
+)
+from cytomill.storage.volumes import Volume, open_volume
+
+STORE = "store.zarr"
+PROVISIONAL = "provisional.zarr"
+
+IMAGES = "images"
+POSTERIOR = "labels/nps/posterior"
+MASKS = "labels/nps/masks"
+
+#: Bytes of image that a unit of the slice-wise stages covers, where the plan may choose.
+SLAB_BYTES = 128 * 2**20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset is cut into units; it changes no value.
+
+    Parameters
+    ----------
+    slices_per_unit : int
+        Depth of a slab; 0 chooses it.
+    block : tuple of int
+        Block of the labelling stages, voxels (Z, Y, X); zeros choose it.
+    """
+
+    slices_per_unit: int = 0
+    block: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass
+class DatasetState:
+    """One dataset of the nanoparticle pipeline, as one process sees it.
+
+    Parameters
+    ----------
+    dataset : str
+        Name in the campaign.
+    folder : Path
+        Where its store and tables are written.
+    input : str
+        What `open_volume` reads.
+    voxel_size_nm : tuple of float
+        (Z, Y, X).
+    config : NanoparticleSegConfig
+        Parameters.
+    layout : Layout
+        Units.
+    device : Device
+        Where this rank's kernels run.
+    results : dict of str to dict of ndarray
+        Reduced results of the stages so far, by stage.
+    """
+
+    dataset: str
+    folder: Path
+    input: str
+    voxel_size_nm: tuple[float, float, float]
+    config: NanoparticleSegConfig
+    layout: Layout = field(default_factory=Layout)
+    device: Device = field(default_factory=Device)
+    results: dict[str, Arrays] = field(default_factory=dict)
+
+    @cached_property
+    def source(self) -> Volume:
+        """The input as it lies on disk."""
+        return open_volume(self.input)
+
+    @property
+    def image(self) -> Volume | StoredArray:
+        """What the stages read: the input, or its converted copy where it cannot be read by region."""
+        return self.source if self.source.region_readable else self._converted
+
+    @cached_property
+    def _converted(self) -> StoredArray:
+        return self.store.open(f"{IMAGES}/{self.spacing}")
+
+    @cached_property
+    def store(self) -> VolumeStore:
+        """The dataset's own store."""
+        return open_store(self.folder / STORE)
+
+    @cached_property
+    def provisional(self) -> VolumeStore:
+        """Block-wise labels between the two passes of the labelling."""
+        return open_store(self.folder / PROVISIONAL)
+
+    @cached_property
+    def estimator(self) -> Estimator:
+        """The estimator that the configuration names."""
+        return make_estimator(self.config)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the image (Z, Y, X)."""
+        return self.source.shape
+
+    @property
+    def spacing(self) -> str:
+        """Name of the image's spacing, for example ``50-10-10``."""
+        return spacing_name(self.voxel_size_nm)
+
+    @property
+    def label_voxel_size_nm(self) -> tuple[float, ...]:
+        """Voxel size of the volume that is labelled, nm (Z, Y, X)."""
+        return tuple(s * f for s, f in zip(self.voxel_size_nm, self.config.downsample))
+
+    @property
+    def label_spacing(self) -> str:
+        """Name of the spacing at which labels are made."""
+        return spacing_name(self.label_voxel_size_nm)
+
+    @property
+    def downsamples(self) -> bool:
+        """Whether labels are made on a reduced posterior."""
+        return any(factor > 1 for factor in self.config.downsample)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Voxels of the volume that is labelled (Z, Y, X)."""
+        return tuple(n // f for n, f in zip(self.shape, self.config.downsample))
+
+    def layout_of(self, shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Chunks and shards of a volume that the dataset writes."""
+        chunks = fit_chunks(shape, self.config.zarr_chunks)
+        wanted = self.config.shard_shape
+        if wanted is None:
+            return chunks, default_shards(shape, dtype, chunks)
+        return chunks, tuple(max(w // c, 1) * c for w, c in zip(wanted, chunks))
+
+    def options(self, *names: str) -> dict[str, Any]:
+        """Options of the configuration, by name."""
+        values = asdict(self.config)
+        return {name: values[name] for name in names}
+
+    @property
+    def binning(self) -> Binning:
+        """How pixels become bins, known once the histograms are."""
+        low, high, reverse = (int(v) for v in self.results["histograms"]["binning"])
+        return Binning(low, high, bool(reverse))
+
+    @property
+    def sampled(self) -> np.ndarray:
+        """(Z,) bool: slices that take part in the fit."""
+        return sampled_slices(self.shape[0], self.config.sampling_step)
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Thresholds of the background step."""
+        found = self.results["histograms"]
+        low, high = (int(v) for v in found["thresholds"])
+        notes = tuple(str(n) for n in found["notes"])
+        return Thresholds(low, high, found["usable"].astype(bool), notes, found.get("slice_shift"))
+
+    @property
+    def mixture(self) -> Mixture:
+        """The fitted mixture."""
+        return mixture_from_arrays(self.results["mixture"])
+
+    @property
+    def posterior(self) -> SlicePosterior:
+        """Mixing weights and tables of the slices."""
+        found = self.results["mixture"]
+        return SlicePosterior(found["pi_map"], found["pi_ml"], found["tables"])
+
+
+def mixture_to_arrays(mixture: Mixture) -> Arrays:
+    """A mixture as named arrays, for the ledger."""
+    values = {f.name: getattr(mixture, f.name) for f in fields(Mixture)}
+    values["notes"] = text_array(mixture.notes)
+    return {name: np.asarray(value) for name, value in values.items() if value is not None}
+
+
+def mixture_from_arrays(arrays: Arrays) -> Mixture:
+    """The inverse of :func:`mixture_to_arrays`; further arrays are left alone."""
+    found = {f.name: arrays[f.name] for f in fields(Mixture) if f.name in arrays}
+    values: dict[str, Any] = {n: array if array.ndim else array.item() for n, array in found.items()}
+    return Mixture(**values | {"notes": tuple(str(n) for n in arrays["notes"])})
+
+
+def text_array(sentences: tuple[str, ...]) -> np.ndarray:
+    """Sentences as a unicode array (of length 0 too: its dtype is then one character)."""
+    return np.array(sentences, dtype=str) if sentences else np.empty(0, "<U1")
+
+
+def digest_of(value: Any) -> str:
+    """A short SHA-256 of a JSON-able value: what a later stage depends on."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]

@@ -1,0 +1,53 @@
+"""The words under the figures: what each shows and how to read it, in plain language."""
+
+HISTOGRAMS = (
+    "Grey: how many voxels have each intensity. Blue and orange: what the fitted mixture says is "
+    "background and nanoparticles; their sum (dashed) should lie on the top of the grey area. Orange "
+    "should be a hump or a shoulder of its own: where it only follows the foot of the blue curve, "
+    "intensity alone does not tell particles from background."
+)
+
+POSTERIOR = (
+    "How sure the method is that a voxel of a given intensity belongs to a particle. A steep step is a "
+    "clear decision; a long slope means that many voxels are neither surely particle nor surely "
+    "background. The step moves a little from slice to slice with the slice's load π."
+)
+
+MIXING_WEIGHT = (
+    "Share of each slice's pixels that the fit gives to particles. The prior pulls slices with little "
+    "evidence towards zero; where the two lines differ much, the slice's own histogram says little."
+)
+
+DRIFT = " Below: how much brighter (+) or darker (−) each slice is than the stack's model."
+
+SIZES = (
+    "Sizes of the labelled particles; bins are equally wide on the log axis. One label is one connected "
+    "region: particles that touch count as one cluster. A pile at the left edge is usually the smallest "
+    "size that is kept."
+)
+
+ALONG_Z = (
+    "Where the particles' centres lie along the stack. Steps at single slices point at imaging "
+    "(charging, a lost or repeated slice) rather than at biology."
+)
+
+CALIBRATION = (
+    "Known truth only (phantoms): of the voxels given a posterior p, which share really is particle. On "
+    "the dashed line the posterior can be read as a probability. Largest deviation here: {worst}."
+)
+
+BALANCE = (
+    "Each bar is a rank, as high as the stage was long. Coloured: time spent computing; pale: waiting, "
+    "or reducing on rank 0. Even coloured bars mean that work was shared well. Busy over all stages: "
+    "{share}."
+)
+
+THRESHOLDS = (
+    "One line a slice. Where a line is flat the threshold hardly matters; where it is steep the regions "
+    "found are mostly doubtful."
+)
+
+
+def slices_set_aside(number: int) -> str:
+    """What the shaded slices of a figure along z are."""
+    return f" Shaded: {number} slice{'s' if number != 1 else ''} set aside (blank, constant or saturated)."

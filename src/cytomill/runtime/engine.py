@@ -1,0 +1,464 @@
+"""The engine: runs the stages of all datasets, wave by wave, over the ranks.
+
+A wave is the k-th stage of every dataset; its units share one queue, so that ten small datasets load
+eight ranks evenly::
+
+    open ──► prepare ──► rounds (failed units again, suspects last) ──► gather ──► reduce ──► accept
+    rank 0    all         all ranks take units from the shared counter   rank 0     rank 0     all
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cytomill.runtime.arrays import concatenate
+from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environment_failure, sentence
+from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, epoch_key, load_arrays
+from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, predicted_peak_bytes
+from cytomill.runtime.ranks import World
+from cytomill.runtime.sharing import make_sharing
+from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit
+from cytomill.runtime.suspects import run_in_child
+from cytomill.runtime.telemetry import Progress, Telemetry, peak_memory_bytes, reset_peak_memory
+from cytomill.storage.durable import check, seal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How failures and changes are met.
+
+    Parameters
+    ----------
+    attempts : int
+        Failures of one unit before it is set aside.
+    max_failures : int
+        Failed attempts in one launch before the job ends; 0 ends it at the first.
+    update : bool
+        Redo the stages whose fields changed, instead of refusing.
+    retry : bool
+        Give units and datasets set aside by earlier launches new attempts.
+    memory : MemoryLimit or None
+        Limit of all ranks of a node; None asks the machine.
+    """
+
+    attempts: int = 3
+    max_failures: int = 100
+    update: bool = False
+    retry: bool = False
+    memory: MemoryLimit | None = None
+
+
+@dataclass
+class StagePlan:
+    """What rank 0 tells every rank about one stage of a wave."""
+
+    epoch: str = ""
+    units: list[Unit] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
+    suspects: list[int] = field(default_factory=list)
+    result: Arrays | None = None
+    skip: str | None = None
+
+
+Finished = list[tuple[int, int, Arrays]]
+Queue = list[tuple[int, int]]
+
+
+class Engine:
+    """Runs waves of stages.
+
+    Parameters
+    ----------
+    world : World
+        The ranks.
+    root : Path
+        Campaign folder.
+    state : LedgerState or None
+        The replayed ledger, on rank 0; None elsewhere.
+    journal : Journal
+        This rank's journal.
+    telemetry : Telemetry
+        This rank's event stream.
+    policy : Policy
+        Failures and changes.
+    sharing_mode : str
+        `auto`, `counter` or `static`.
+    child_command : callable
+        ``(dataset, stage, unit) -> argv`` of a process that runs one unit by
+        :func:`cytomill.runtime.suspects.run_as_child`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        root: Path,
+        state: LedgerState | None,
+        journal: Journal,
+        telemetry: Telemetry,
+        policy: Policy,
+        sharing_mode: str,
+        child_command: Callable[[str, str, int], Sequence[str]],
+    ) -> None:
+        self.world = world
+        self.root = root
+        self.state = state
+        self.journal = journal
+        self.telemetry = telemetry
+        self.policy = policy
+        self.child_command = child_command
+        self.sharing = make_sharing(world, sharing_mode, self._tick)
+        #: Datasets set aside, and why; the same on every rank.
+        self.set_aside: dict[str, str] = {}
+        #: Whether this launch computed or reduced anything.
+        self.worked = False
+        self._failures = 0  # of all ranks, on rank 0, between rounds
+        self._own_failures = 0  # so that one rank need not wait for the round's end
+        self._newest: dict[str, tuple[str, int]] = {}
+        self._progress: Progress | None = None
+        self._done_before = 0
+
+    def close(self) -> None:
+        """Release the shared counter (collective)."""
+        self.sharing.shutdown()
+
+    def run_wave(self, stages: Sequence[Stage]) -> None:
+        """Run one stage of each dataset, together.
+
+        Raises
+        ------
+        Refused
+            Configuration or input changed without `update`, or the plan does not fit (all ranks).
+        Stopped
+            A stop was asked for (all ranks).
+        JobFailed
+            On the rank where the job has to end.
+        """
+        stages = [stage for stage in stages if stage.dataset not in self.set_aside]
+        if not stages:
+            return
+        self.agree_on_stop()
+        plans = self._open(stages)
+        for stage, plan in zip(stages, plans):
+            if plan.skip:
+                self.set_aside[stage.dataset] = plan.skip
+            elif plan.result is not None:
+                stage.accept(plan.result)
+        live = [i for i, plan in enumerate(plans) if not plan.skip and plan.result is None]
+        if not live:
+            return
+        self.worked = True
+        self._prepare(stages, live)
+        names = sorted({stages[i].name for i in live})
+        reset_peak_memory()
+        began = time.monotonic()
+        finished = self._run_units(stages, plans, live, names)
+        self.telemetry.event(
+            "stage",
+            stages=names,
+            seconds=time.monotonic() - began,
+            peak_bytes=peak_memory_bytes(),
+            predicted_bytes=predicted_peak_bytes(max(stages[i].memory_bytes() for i in live)),
+        )
+        self._reduce(stages, plans, live, finished)
+
+    def agree_on_stop(self) -> None:
+        """Raise `Stopped` on every rank if any has seen a stop (collective)."""
+        if self.world.any(self.sharing.stopped()):
+            raise Stopped
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    def _open(self, stages: Sequence[Stage]) -> list[StagePlan]:
+        answer: tuple[str, list[StagePlan]] = ("", [])
+        if self.world.rank == 0:
+            try:
+                answer = ("", self._plan(stages))
+            except (Refused, PlanDoesNotFit) as refusal:
+                answer = (str(refusal), [])
+        refusal, plans = self.world.bcast(answer)
+        if refusal:
+            raise Refused(refusal)
+        return plans
+
+    def _plan(self, stages: Sequence[Stage]) -> list[StagePlan]:
+        changes: list[str] = []
+        refused = False
+        for stage in stages:
+            known = self.state.stages.get((stage.dataset, stage.name))
+            if known is not None:
+                changed = changed_fields(stage, known)
+                changes += changed
+                refused = refused or bool(changed) and not self._update_under_way(known)
+        if refused and not self.policy.update:
+            raise Refused(
+                "configuration or input changed since these results were made: "
+                + "; ".join(changes)
+                + ". Run again with --update to redo the stages that depend on it, or restore the old values"
+            )
+        for change in changes:
+            log.warning("changed: %s; the stage is done again", change)
+        plans = [self._plan_stage(stage) for stage in stages]
+        live = [stage for stage, plan in zip(stages, plans) if plan.pending]
+        if live:
+            largest = max(stage.memory_bytes() for stage in live)
+            check_fits(largest, self.world.local_size, self.policy.memory)
+        return plans
+
+    def _plan_stage(self, stage: Stage) -> StagePlan:
+        known = self.state.stages.get((stage.dataset, stage.name))
+        fields = as_json(stage.fields())
+        if known is not None and known.fields == fields and self._update_under_way(known):
+            known.confirmed = self.journal.confirm(known.epoch)
+        if known is None or known.fields != fields:
+            units = list(stage.units())
+            stage.check_unit_table(units)
+            epoch = self.journal.stage(stage.dataset, stage.name, fields, units)
+            known = StageState(stage.dataset, stage.name, epoch, fields, units)
+            self.state.stages[stage.dataset, stage.name] = known
+        self._newest[stage.dataset] = max(epoch_key(known.epoch), self._newest.get(stage.dataset, ("", 0)))
+        if self.policy.retry and (known.failures or known.refused):
+            self.journal.forgive(known.epoch)
+            known.failures.clear()
+            known.refused = None
+        if known.refused:
+            return StagePlan(skip=known.refused)
+        pending = known.pending(self.policy.attempts)
+        plan = StagePlan(known.epoch, known.units, pending)
+        if known.complete:
+            try:
+                plan.result = load_arrays(self.root, known.reduced)
+            except LedgerError as error:
+                plan.skip = str(error)
+            return plan
+        suspects = known.suspects()
+        plan.suspects = [unit for unit in pending if unit in suspects]
+        if pending:
+            plan.skip = self._damaged_input(stage)
+        return plan
+
+    def _update_under_way(self, known: StageState) -> bool:
+        """Whether an earlier stage of the dataset was redone since: the user has agreed to the rest."""
+        newest = self._newest.get(known.dataset, ("", 0))
+        return newest > max(epoch_key(known.epoch), epoch_key(known.confirmed))
+
+    def _damaged_input(self, stage: Stage) -> str | None:
+        """A sentence about the first shard of an upstream stage that is not as the ledger says."""
+        for name in stage.requires():
+            upstream = self.state.stages[stage.dataset, name]
+            for done in upstream.done.values():
+                for record in done.shards:
+                    trouble = check(record, self.root, deep=False)
+                    if trouble:
+                        return (
+                            f"dataset {stage.dataset}: stage {stage.name} would read a damaged shard of "
+                            f"{name}: {trouble} Run 'cytomill verify --mend' and then the campaign again"
+                        )
+        return None
+
+    def _prepare(self, stages: Sequence[Stage], live: list[int]) -> None:
+        """Rank 0 first (it creates what the others open), then all."""
+        refused: dict[int, str] = {}
+        if self.world.rank == 0:
+            for i in live:
+                try:
+                    self._call(stages[i], "prepare", lambda stage=stages[i]: stage.prepare(0))
+                except DatasetRefused as refusal:
+                    refused[i] = str(refusal)
+        refused = self.world.bcast(refused)
+        for i, why in refused.items():
+            self.set_aside[stages[i].dataset] = why
+            live.remove(i)
+        if self.world.rank != 0:
+            for i in live:
+                self._call(stages[i], "prepare", lambda stage=stages[i]: stage.prepare(self.world.rank))
+
+    def _call(self, stage: Stage, what: str, function: Callable):
+        """Call a part of a stage outside its units: an exception there ends the job, and says where."""
+        try:
+            return function()
+        except DatasetRefused:
+            raise
+        except Exception as error:
+            raise JobFailed(
+                f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}: {sentence(error)}"
+            ) from error
+
+    # -- units -----------------------------------------------------------------------------------
+
+    def _run_units(
+        self, stages: Sequence[Stage], plans: list[StagePlan], live: list[int], names: list[str]
+    ) -> Finished:
+        total = sum(len(plans[i].units) for i in live)
+        queue: Queue = [(i, u) for i in live for u in plans[i].pending if u not in plans[i].suspects]
+        suspects: Queue = [(i, u) for i in live for u in plans[i].suspects]
+        self._done_before = total - len(queue) - len(suspects)
+        if self.world.rank == 0 and total:
+            self._progress = Progress(total, ", ".join(names), done=self._done_before)
+        finished: Finished = []
+        try:
+            for work, child in ((queue, False), (suspects, True)):
+                while work:
+                    work = self._round(stages, plans, work, child, finished)
+        finally:
+            if self._progress is not None:
+                self._progress.close()
+                self._progress = None
+        return finished
+
+    def _round(
+        self, stages: Sequence[Stage], plans: list[StagePlan], queue: Queue, child: bool, finished: Finished
+    ) -> Queue:
+        """Run a queue once over all ranks; return what has to be run again (the same everywhere)."""
+        order = sorted(queue, key=lambda entry: (-plans[entry[0]].units[entry[1]].cost, entry))
+        failed: Queue = []
+        self.sharing.open(len(order))
+        while True:
+            asked = time.monotonic()
+            position = self.sharing.take()
+            if position is None:
+                break
+            self.sharing.prefetch()
+            i, u = order[position]
+            waited = time.monotonic() - asked
+            partials = self._attempt(stages[i], plans[i], u, child, waited)
+            if partials is None:
+                failed.append((i, u))
+            else:
+                finished.append((i, u, partials))
+        self.sharing.close()
+        self.agree_on_stop()
+        again: Queue = []
+        everyones = self.world.gather(failed)
+        if self.world.rank == 0:
+            again = self._what_again(stages, [entry for ranks in everyones for entry in ranks])
+            self._done_before += len(order) - len(again)
+            if self._progress is not None:
+                self._progress.update(self._done_before)
+        return self.world.bcast(again)
+
+    def _what_again(self, stages: Sequence[Stage], failed: Queue) -> Queue:
+        self._failures += len(failed)
+        if self._failures > self.policy.max_failures:
+            raise JobFailed(
+                f"{self._failures} attempts failed, more than max_failures = {self.policy.max_failures}"
+            )
+        again = []
+        for i, u in failed:
+            known = self.state.stages[stages[i].dataset, stages[i].name]
+            known.failures.setdefault(u, []).append("in this launch")
+            if known.failed(u) < self.policy.attempts:
+                again.append((i, u))
+        return sorted(again)
+
+    def _attempt(self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float) -> Arrays | None:
+        """Run one unit and commit it; None if it failed."""
+        unit = plan.units[u]
+        where = f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, unit {u} {unit.region}"
+        self.journal.attempt(plan.epoch, u)
+        self.telemetry.event("begin", dataset=stage.dataset, stage=stage.name, unit=u, child=child)
+        began = time.monotonic()
+        try:
+            if child:
+                records, partials = run_in_child(self.child_command(stage.dataset, stage.name, u))
+            else:
+                output = stage.process(unit)
+                partials = output.partials
+        except Exception as error:
+            if is_environment_failure(error):
+                raise JobFailed(f"{where}: {sentence(error)}") from error
+            why = sentence(error)
+            self.journal.failed(plan.epoch, u, why, traceback.format_exc())
+            self.telemetry.event("failed", dataset=stage.dataset, stage=stage.name, unit=u, error=why)
+            log.warning("%s failed: %s", where, why)
+            self._own_failures += 1
+            if self._own_failures > self.policy.max_failures:
+                raise JobFailed(f"{where}: {why} (max_failures = {self.policy.max_failures})") from error
+            return None
+        computed = time.monotonic()
+        if not child:
+            records = seal(output.shards, self.root)
+        self.journal.done(plan.epoch, u, records, partials, computed - began)
+        self.telemetry.event(
+            "unit",
+            dataset=stage.dataset,
+            stage=stage.name,
+            unit=u,
+            seconds=computed - began,
+            commit_s=time.monotonic() - computed,
+            wait_s=waited,
+            bytes=sum(record.size or 0 for record in records),
+        )
+        return partials
+
+    def _tick(self, taken: int) -> None:
+        progress = self._progress
+        if progress is not None:
+            progress.update(self._done_before + max(0, taken - self.world.size))
+
+    # -- reduction -------------------------------------------------------------------------------
+
+    def _reduce(
+        self, stages: Sequence[Stage], plans: list[StagePlan], live: list[int], finished: Finished
+    ) -> None:
+        everyones = self.world.gather(finished)
+        fresh: dict[tuple[int, int], Arrays] = {}
+        if self.world.rank == 0:
+            fresh = {(i, u): partials for ranks in everyones for i, u, partials in ranks}
+        for i in live:
+            stage = stages[i]
+            answer: tuple[Arrays | None, str] = (None, "")
+            if self.world.rank == 0:
+                answer = self._reduce_stage(stage, plans[i], i, fresh)
+            result, why = self.world.bcast(answer)
+            if result is None:
+                self.set_aside[stage.dataset] = why
+            else:
+                self._call(stage, "accept", lambda stage=stage, result=result: stage.accept(result))
+
+    def _reduce_stage(
+        self, stage: Stage, plan: StagePlan, i: int, fresh: dict[tuple[int, int], Arrays]
+    ) -> tuple[Arrays | None, str]:
+        known = self.state.stages[stage.dataset, stage.name]
+        missing = [u.index for u in plan.units if u.index not in known.done and (i, u.index) not in fresh]
+        if missing:
+            return None, (
+                f"dataset {stage.dataset}: {len(missing)} of {len(plan.units)} units of stage {stage.name} "
+                f"failed {self.policy.attempts} times and are set aside"
+            )
+        parts = [
+            fresh.pop((i, u.index))
+            if (i, u.index) in fresh
+            else load_arrays(self.root, known.done[u.index].partials)
+            for u in plan.units
+        ]
+        try:
+            result = self._call(stage, "reduce", lambda: stage.reduce(concatenate(parts)))
+        except DatasetRefused as refusal:
+            self.journal.refused(plan.epoch, str(refusal))
+            return None, str(refusal)
+        self.journal.reduced(plan.epoch, result, seal(stage.files(), self.root))
+        return result, ""
+
+
+def as_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields as they come back from a journal (tuples as lists)."""
+    return json.loads(json.dumps(fields))
+
+
+def changed_fields(stage: Stage, known: StageState) -> list[str]:
+    """Sentences ``dataset.stage: field old -> new`` for each field that differs from the ledger's."""
+    fields = as_json(stage.fields())
+    names = [n for n in {**known.fields, **fields} if known.fields.get(n) != fields.get(n)]
+    return [
+        f"{stage.dataset}, stage {stage.name}: {name} {known.fields.get(name)!r} -> {fields.get(name)!r}"
+        for name in names
+    ]

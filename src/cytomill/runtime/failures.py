@@ -1,0 +1,50 @@
+"""What ends an attempt, what ends a dataset, what ends the job."""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of `cytomill run`; all ranks leave with the same one."""
+
+    FINISHED = 0
+    FAILED = 1
+    REFUSED = 2
+    SET_ASIDE = 3
+    DAMAGED = 4
+    LOCKED = 5
+    STOPPED = 75
+
+
+class Stopped(Exception):
+    """Every rank agreed to stop; what is done is in the ledger. Exit code 75 (EX_TEMPFAIL)."""
+
+
+class Refused(Exception):
+    """The run is refused before anything is computed; the message is one sentence. Exit code 2."""
+
+
+class JobFailed(RuntimeError):
+    """The job ends now; the message names rank, dataset, stage and unit."""
+
+
+#: Trouble of the machine, not of the unit: blaming the unit would set the whole campaign aside.
+_ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+
+
+def is_environment_failure(error: BaseException) -> bool:
+    """Whether an exception of a unit says that the machine failed (disk full, quota, handles)."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _ENVIRONMENT:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def sentence(error: BaseException) -> str:
+    """One line about an exception: its type, unless it is our own sentence, and its message."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

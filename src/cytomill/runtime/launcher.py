@@ -1,0 +1,78 @@
+"""What the launcher's environment says about this process: how many ranks, how many on this node.
+
+The variables that a launcher gives to the ranks themselves come first. Slurm's job variables say what
+the job asked for, not what ``mpirun -n 2`` inside the batch script started, so only those of a step
+count, and only where no launcher has spoken.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_WORLD_SIZES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+_LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+_RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+
+def positive_int(name: str) -> int | None:
+    """Return the environment variable `name` as a positive integer, None where it is not one."""
+    text = os.environ.get(name, "")
+    return int(text) if text.isdecimal() and int(text) > 0 else None
+
+
+def _first(names: tuple[str, ...]) -> int | None:
+    return next((value for name in names if (value := positive_int(name)) is not None), None)
+
+
+def launched_size() -> int | None:
+    """Return how many ranks the launcher says it started, None where no launcher is seen."""
+    size = _first(_WORLD_SIZES)
+    return size if size is not None else positive_int("SLURM_STEP_NUM_TASKS")
+
+
+def launched_by_mpi() -> bool:
+    """Whether an MPI world is to be joined: a launcher gave a rank, or a step has several tasks."""
+    return any(name in os.environ for name in _RANKS + _WORLD_SIZES) or (launched_size() or 1) > 1
+
+
+def launched_local_size() -> int:
+    """Return how many ranks the launcher says it started on this node; 1 where nothing says it."""
+    size = _first(_LOCAL_SIZES)
+    if size is not None:
+        return size
+    # Slurm writes 2(x3),1 for nodes of 2, 2, 2 and 1 tasks.
+    counts: list[int] = []
+    for entry in os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry.strip())
+        if match:
+            counts += [int(match[1])] * int(match[2] or 1)
+    node = os.environ.get("SLURM_NODEID", "0")
+    if node.isdecimal() and int(node) < len(counts):
+        return max(1, counts[int(node)])
+    return max(counts, default=1)
+
+
+def check_world(world_size: int) -> None:
+    """Refuse a world that is smaller than what was launched.
+
+    Parameters
+    ----------
+    world_size : int
+        Number of ranks of the world that this process joined.
+
+    Raises
+    ------
+    RuntimeError
+        If the launcher started more ranks than the world has: each of them would do the whole
+        campaign by itself.
+    """
+    launched = launched_size()
+    if launched is not None and launched > world_size:
+        ranks = "1 rank" if world_size == 1 else f"{world_size} ranks"
+        raise RuntimeError(
+            f"the launcher started {launched} ranks, but the MPI library of this process sees a world "
+            f"of {ranks}: launcher and library do not match (for instance the host's mpirun with "
+            "another MPI in the environment or container); start cytomill with the mpirun or srun "
+            "--mpi=… that belongs to the library that mpi4py uses (cytomill doctor names it)"
+        )

@@ -1,0 +1,351 @@
+"""The ledger: what is finished, and nothing else says so.
+
+One new journal a (launch, rank), never appended to by a later launch: a line is JSON, a space and
+the CRC32C of the JSON. The order at a unit's end is data, fsync, directories, then one line, so a
+line that is there and whole proves its shards. Records of a stage carry its *epoch*, which the stage's
+frozen unit table opens: lines of an older configuration simply belong to an epoch no longer current.
+
+Kinds of lines: ``launch``, ``stage`` (fields and unit table, opens an epoch), ``attempt``, ``done``,
+``failed``, ``reduced``, ``refused``, ``void`` (a unit whose shards were damaged), ``unreduce`` (a
+reduction whose result or files were damaged), ``forgive`` (a unit set aside gets new attempts),
+``confirm`` (an epoch still holds after an earlier stage was redone).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from cytomill.runtime.arrays import (
+    INLINE_LIMIT_BYTES,
+    from_inline,
+    from_npz,
+    refuse_objects,
+    to_inline,
+    to_npz,
+    total_bytes,
+)
+from cytomill.runtime.stage import Arrays, Unit
+from cytomill.storage.durable import ShardRecord, fsync_directory, write_atomic
+
+JOURNALS = "ledger"
+ASIDE = "aside"
+
+
+class LedgerError(RuntimeError):
+    """A ledger that cannot be used; the message is one sentence that names the file."""
+
+
+@dataclass
+class UnitDone:
+    """A committed unit: its shards and where its partial results are."""
+
+    shards: list[ShardRecord]
+    partials: Any
+    launch: str
+    rank: int
+    seconds: float
+
+
+@dataclass
+class StageState:
+    """Everything that the journals say of the current epoch of one stage of one dataset."""
+
+    dataset: str
+    stage: str
+    epoch: str
+    fields: dict[str, Any]
+    units: list[Unit]
+    done: dict[int, UnitDone] = field(default_factory=dict)
+    failures: dict[int, list[str]] = field(default_factory=dict)
+    open: dict[int, set[tuple[str, int]]] = field(default_factory=dict)
+    reduced: Any = None
+    files: list[ShardRecord] = field(default_factory=list)
+    refused: str | None = None
+    confirmed: str = ""
+
+    def pending(self, attempts: int) -> list[int]:
+        """Units neither done nor set aside."""
+        return [u.index for u in self.units if u.index not in self.done and self.failed(u.index) < attempts]
+
+    def suspects(self) -> set[int]:
+        """Units left open by a launch that was killed while they ran."""
+        return {unit for unit, left_by in self.open.items() if left_by and unit not in self.done}
+
+    def set_aside(self, attempts: int) -> list[int]:
+        """Units that failed `attempts` times."""
+        return [u.index for u in self.units if u.index not in self.done and self.failed(u.index) >= attempts]
+
+    def failed(self, unit: int) -> int:
+        """How often the unit failed."""
+        return len(self.failures.get(unit, ()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit is done and the reduction too."""
+        return self.reduced is not None and len(self.done) == len(self.units)
+
+
+@dataclass
+class LedgerState:
+    """The journals of all launches, replayed."""
+
+    stages: dict[tuple[str, str], StageState] = field(default_factory=dict)
+    launches: list[dict[str, Any]] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+class Journal:
+    """The writing end: one rank's journal of one launch.
+
+    Parameters
+    ----------
+    root : Path
+        Campaign folder; shard paths in the ledger are relative to it.
+    launch : str
+        Name of the launch, sorting after all earlier ones.
+    rank : int
+        MPI rank.
+    """
+
+    def __init__(self, root: Path, launch: str, rank: int) -> None:
+        self.root = root
+        self.launch = launch
+        self.rank = rank
+        self._folder = root / JOURNALS
+        self._aside_count = 0
+        self._sequence = 0
+        self._file: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The journal's file; created by its first line."""
+        return self._folder / f"{self.launch}-r{self.rank}.jsonl"
+
+    def _append(self, kind: str, **values: Any) -> None:
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            fsync_directory(self._folder)
+        text = json.dumps({"k": kind, "t": round(time.time(), 3), **values}, separators=(",", ":")).encode()
+        line = text + b" %08x\n" % google_crc32c.value(text)
+        written = os.write(self._file, line)
+        if written != len(line):
+            raise LedgerError(
+                f"{self.path}: wrote {written} of {len(line)} bytes of a line; is the disk full?"
+            )
+        os.fdatasync(self._file)
+
+    def launch_line(self, **values: Any) -> None:
+        """Record the launch itself (rank 0)."""
+        self._append("launch", launch=self.launch, **values)
+
+    def stage(self, dataset: str, stage: str, fields: dict[str, Any], units: Sequence[Unit]) -> str:
+        """Freeze a stage's unit table and open a new epoch; returns the epoch."""
+        self._sequence += 1
+        epoch = f"{self.launch}.{self._sequence}"
+        table = [[[list(axis) for axis in u.region], u.cost] for u in units]
+        self._append("stage", e=epoch, dataset=dataset, stage=stage, fields=fields, units=table)
+        return epoch
+
+    def attempt(self, epoch: str, unit: int) -> None:
+        """Record, before it runs, that a unit is about to."""
+        self._append("attempt", e=epoch, u=unit)
+
+    def done(
+        self, epoch: str, unit: int, shards: Sequence[ShardRecord], partials: Arrays, seconds: float
+    ) -> None:
+        """Commit a unit whose shards are durable."""
+        self._append(
+            "done",
+            e=epoch,
+            u=unit,
+            s=[[r.path, r.size, r.crc32c] for r in shards],
+            p=self._store(partials),
+            d=round(seconds, 6),
+        )
+
+    def failed(self, epoch: str, unit: int, error: str, trace: str = "") -> None:
+        """Record a failed attempt."""
+        self._append("failed", e=epoch, u=unit, error=error, trace=trace)
+
+    def reduced(self, epoch: str, result: Arrays, files: Sequence[ShardRecord]) -> None:
+        """Commit a stage's reduction and the files that it wrote."""
+        self._append("reduced", e=epoch, r=self._store(result), f=[[r.path, r.size, r.crc32c] for r in files])
+
+    def refused(self, epoch: str, sentence: str) -> None:
+        """Record that the stage refused its dataset."""
+        self._append("refused", e=epoch, error=sentence)
+
+    def void(self, epoch: str, unit: int) -> None:
+        """Take back a commit whose shards are damaged."""
+        self._append("void", e=epoch, u=unit)
+
+    def unreduce(self, epoch: str) -> None:
+        """Take back a reduction whose result or files are damaged."""
+        self._append("unreduce", e=epoch)
+
+    def confirm(self, epoch: str) -> str:
+        """Record that an epoch still holds after an earlier stage of its dataset was done again."""
+        self._sequence += 1
+        moment = f"{self.launch}.{self._sequence}"
+        self._append("confirm", e=epoch, c=moment)
+        return moment
+
+    def forgive(self, epoch: str) -> None:
+        """Forget the failures of an epoch, so that its units set aside are tried again."""
+        self._append("forgive", e=epoch)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _store(self, arrays: Arrays) -> Any:
+        refuse_objects(arrays)
+        if total_bytes(arrays) <= INLINE_LIMIT_BYTES:
+            return {"inline": to_inline(arrays)}
+        self._aside_count += 1
+        name = f"{JOURNALS}/{ASIDE}/{self.launch}-r{self.rank}-{self._aside_count}.npz"
+        data = to_npz(arrays)
+        path = self.root / name
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fsync_directory(path.parent.parent)
+        write_atomic(path, data)
+        return {"aside": name, "size": len(data), "crc": google_crc32c.value(data)}
+
+
+def load_arrays(root: Path, stored: Any) -> Arrays:
+    """Arrays that a ledger line holds or points to.
+
+    Raises
+    ------
+    LedgerError
+        If the file aside is missing or does not match its line.
+    """
+    if "inline" in stored:
+        return from_inline(stored["inline"])
+    path = root / stored["aside"]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(
+            f"{path}: partial results are missing ({error.strerror}); run 'cytomill verify --mend'"
+        ) from error
+    if len(data) != stored["size"] or google_crc32c.value(data) != stored["crc"]:
+        raise LedgerError(
+            f"{path}: partial results differ from the ledger's checksum; run 'cytomill verify --mend'"
+        )
+    return from_npz(data)
+
+
+def read_lines(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
+    """Whole lines of a journal; a torn last line is skipped, a damaged one before it is reported."""
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        text = _whole(line)
+        if text is not None:
+            yield json.loads(text)
+        elif number < len(lines):
+            damaged.append(f"{path}: line {number} does not match its checksum and is ignored")
+
+
+def _whole(line: bytes) -> bytes | None:
+    """The JSON of a journal's line; None where it does not match its checksum."""
+    text, _, crc = line.rpartition(b" ")
+    return text if len(crc) == 8 and crc == b"%08x" % google_crc32c.value(text) else None
+
+
+def drop_damaged_lines(path: Path) -> None:
+    """Rewrite a journal without its damaged lines; the old file is kept in the folder ``damaged`` beside it.
+
+    What they recorded is done again, so that nothing hangs on them. Only under the campaign's lock.
+    """
+    content = path.read_bytes()
+    kept = path.parent / "damaged"
+    kept.mkdir(exist_ok=True)
+    write_atomic(kept / path.name, content)
+    write_atomic(path, b"".join(line + b"\n" for line in content.split(b"\n") if _whole(line) is not None))
+
+
+def replay(root: Path) -> LedgerState:
+    """Read every journal of a campaign.
+
+    Journals of one launch interleave freely: only rank 0 opens epochs, and a line of an epoch says
+    nothing about another. So a first pass finds the epochs, a second fills them.
+    """
+    state = LedgerState()
+    by_epoch: dict[str, StageState] = {}
+    journals: list[tuple[str, int, list[dict[str, Any]]]] = []
+    for path in sorted((root / JOURNALS).glob("*.jsonl")):
+        launch, _, rank = path.stem.rpartition("-r")
+        journals.append((launch, int(rank), list(read_lines(path, state.damaged))))
+    journals.sort(key=lambda entry: entry[:2])
+    for _, _, lines in journals:
+        for line in lines:
+            if line["k"] == "launch":
+                state.launches.append(line)
+            elif line["k"] == "stage":
+                units = [
+                    Unit(i, tuple((int(a), int(b)) for a, b in region), cost)
+                    for i, (region, cost) in enumerate(line["units"])
+                ]
+                opened = StageState(line["dataset"], line["stage"], line["e"], line["fields"], units)
+                by_epoch[line["e"]] = opened
+                state.stages[line["dataset"], line["stage"]] = opened
+    for launch, rank, lines in journals:
+        for line in lines:
+            stage = by_epoch.get(line.get("e", ""))
+            if stage is not None:
+                _apply(stage, line, launch, rank)
+    return state
+
+
+def _apply(stage: StageState, line: dict[str, Any], launch: str, rank: int) -> None:
+    kind, unit = line["k"], line.get("u")
+    if kind == "attempt":
+        stage.open.setdefault(unit, set()).add((launch, rank))
+    elif kind == "done":
+        shards = [ShardRecord(*record) for record in line["s"]]
+        stage.done[unit] = UnitDone(shards, line["p"], launch, rank, line.get("d", 0.0))
+        stage.open.pop(unit, None)
+    elif kind == "failed":
+        stage.failures.setdefault(unit, []).append(line["error"])
+        stage.open.get(unit, set()).discard((launch, rank))
+    elif kind == "void":
+        stage.done.pop(unit, None)
+    elif kind == "unreduce":
+        stage.reduced, stage.files = None, []
+    elif kind == "reduced":
+        stage.reduced = line["r"]
+        stage.files = [ShardRecord(*record) for record in line["f"]]
+    elif kind == "refused":
+        stage.refused = line["error"]
+    elif kind == "confirm":
+        stage.confirmed = line["c"]
+    elif kind == "forgive":
+        stage.failures.clear()
+        stage.refused = None
+
+
+def epoch_key(epoch: str) -> tuple[str, int]:
+    """Sort key of an epoch: launch, then order within it."""
+    launch, _, sequence = epoch.rpartition(".")
+    return launch, int(sequence or 0)
+
+
+def next_launch(root: Path, name: str) -> str:
+    """Number a launch after all that have a journal, so that order does not hang on clocks."""
+    numbers = [int(path.name.partition("-")[0]) for path in (root / JOURNALS).glob("[0-9]*-*.jsonl")]
+    return f"{max(numbers, default=0) + 1:05d}-{name}"

@@ -1,0 +1,173 @@
+"""The memory of a rank: its imports and one unit, compared with what the node allows.
+
+A rank's peak is the import baseline plus the bytes of one unit; the volume's size is not in it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from cytomill.runtime import launcher
+from cytomill.runtime.telemetry import resident_bytes
+
+#: Resident memory of a rank after its imports, for planning where no run has measured it.
+PLANNING_BASELINE_BYTES = 460_000_000
+#: cgroup v1 writes "no limit" as the largest multiple of the page size in 63 bits.
+_NO_LIMIT = 1 << 60
+
+_measured: int | None = None
+
+
+class PlanDoesNotFit(ValueError):
+    """The ranks of a node would need more memory than the node allows."""
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """How much memory the ranks of this node may use together.
+
+    Parameters
+    ----------
+    bytes : int
+        The limit.
+    source : str
+        What sets it, in words.
+    """
+
+    bytes: int
+    source: str
+
+
+def measure_baseline() -> int:
+    """Measure this process's resident memory, in bytes, as its baseline: call it after the imports."""
+    global _measured
+    _measured = resident_bytes()
+    return _measured
+
+
+def baseline_bytes() -> int:
+    """Return the measured baseline in bytes, the planning figure where nothing was measured."""
+    return PLANNING_BASELINE_BYTES if _measured is None else _measured
+
+
+def predicted_peak_bytes(unit_bytes: int) -> int:
+    """Return the predicted peak of a rank whose units need `unit_bytes` above the baseline."""
+    return baseline_bytes() + int(unit_bytes)
+
+
+def _read_limit(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() and int(text) < _NO_LIMIT else None
+
+
+def _cgroup_limit(proc: Path, mount: Path) -> int | None:
+    """Return the least limit of this process's control group and the groups above it."""
+    try:
+        lines = (proc / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    limits = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            roots, name = (mount, mount / "unified"), "memory.max"
+        elif "memory" in controllers.split(","):
+            roots, name = (mount / "memory",), "memory.limit_in_bytes"
+        else:
+            continue
+        relative = PurePosixPath(group.lstrip("/"))
+        for root in roots:
+            for folder in (relative, *relative.parents):
+                limit = _read_limit(root / folder / name)
+                if limit is not None:
+                    limits.append(limit)
+    return min(limits, default=None)
+
+
+def _meminfo(proc: Path) -> dict[str, int]:
+    fields = {}
+    for line in (proc / "meminfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        words = value.split()
+        if words and words[0].isdecimal():
+            fields[name] = int(words[0]) * 1024
+    return fields
+
+
+def _slurm_limit() -> int | None:
+    """Return what Slurm granted on this node; its variables are in MiB, 0 meaning the whole node."""
+    per_node = launcher.positive_int("SLURM_MEM_PER_NODE")
+    if per_node:
+        return per_node << 20
+    per_cpu = launcher.positive_int("SLURM_MEM_PER_CPU")
+    cpus = launcher.positive_int("SLURM_CPUS_ON_NODE")
+    return (per_cpu * cpus) << 20 if per_cpu and cpus else None
+
+
+def memory_limit(proc: Path = Path("/proc"), mount: Path = Path("/sys/fs/cgroup")) -> MemoryLimit:
+    """Return how much memory the ranks of this node may use together, and what says so.
+
+    The least of the control groups' limits, Slurm's grant and the node's memory; where neither of
+    the first two exists, the memory that is free now.
+    """
+    memory = _meminfo(proc)
+    total = MemoryLimit(memory["MemTotal"], "this node's memory")
+    found = [
+        MemoryLimit(limit, source)
+        for limit, source in (
+            (_cgroup_limit(proc, mount), "the control group's limit"),
+            (_slurm_limit(), "Slurm's grant"),
+        )
+        if limit is not None
+    ]
+    if not found and "MemAvailable" in memory:
+        return MemoryLimit(memory["MemAvailable"], "the memory free on this node")
+    return min([*found, total], key=lambda limit: limit.bytes)
+
+
+def memory_limit_bytes() -> int:
+    """Return how many bytes the ranks of this node may use together."""
+    return memory_limit().bytes
+
+
+def check_fits(unit_bytes: int, local_ranks: int, limit: MemoryLimit | None = None) -> None:
+    """Refuse a plan whose ranks cannot fit on this node.
+
+    Parameters
+    ----------
+    unit_bytes : int
+        Bytes that the largest unit needs above the baseline.
+    local_ranks : int
+        Ranks on this node.
+    limit : MemoryLimit, optional
+        This node's by default.
+
+    Raises
+    ------
+    PlanDoesNotFit
+        If they need more than the limit.
+    """
+    limit = memory_limit() if limit is None else limit
+    peak = predicted_peak_bytes(unit_bytes)
+    needed = peak * local_ranks
+    if needed <= limit.bytes:
+        return
+    fitting = limit.bytes // peak
+    spare = limit.bytes // local_ranks - baseline_bytes()
+    ways = []
+    if fitting >= 1:
+        ways.append(f"start at most {fitting} a node")
+    if spare > 0:
+        ways.append(f"make the units smaller (at most {spare / 1e6:.0f} MB each)")
+    ways.append("ask for more memory")
+    ranks = "1 rank needs" if local_ranks == 1 else f"{local_ranks} ranks need"
+    raise PlanDoesNotFit(
+        f"{ranks} {needed / 1e9:.2f} GB on {os.uname().nodename} "
+        f"({baseline_bytes() / 1e6:.0f} MB of imports and {unit_bytes / 1e6:.0f} MB for a unit each), but "
+        f"{limit.source} is {limit.bytes / 1e9:.2f} GB: {', or '.join(ways)}"
+    )

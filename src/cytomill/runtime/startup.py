@@ -1,0 +1,104 @@
+"""The first thing a process does: signals, threads and caches, before anything heavy is imported.
+
+Numerical libraries read their number of threads once, when they are imported, and take every core of
+the node by default: four ranks a node would run four times too many threads.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tempfile
+from pathlib import Path
+
+from cytomill.runtime import launcher, signals
+
+#: Read by the libraries at import. RAYON_NUM_THREADS is the zarrs codec pipeline's.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+def _bound_by_launcher(cores: set[int]) -> bool:
+    """Whether the launcher gave this process cores of its own, fewer than its parent has."""
+    try:
+        return cores < os.sched_getaffinity(os.getppid())
+    except OSError:  # the parent lives in another process namespace, or is gone
+        return False
+
+
+def threads_per_rank() -> int:
+    """Return how many threads this rank may run: its cores, shared with the ranks of its node.
+
+    Cores that the launcher bound to this rank alone are not divided again. Where Slurm promises
+    cores a task and the ranks on the node are no more than that promise allows, it is a lower bound.
+    """
+    cores = os.sched_getaffinity(0)
+    if _bound_by_launcher(cores):
+        return len(cores)
+    local_size = launcher.launched_local_size()
+    threads = len(cores) // local_size
+    promised = launcher.positive_int("SLURM_CPUS_PER_TASK")
+    on_node = launcher.positive_int("SLURM_CPUS_ON_NODE")
+    if promised and on_node and promised * local_size <= on_node:
+        threads = max(threads, min(promised, len(cores)))
+    return max(1, threads)
+
+
+def _usable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, which is created where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def numba_cache_folder() -> Path:
+    """Return the first usable of $NUMBA_CACHE_DIR, the user's cache folder and a temporary folder.
+
+    Raises
+    ------
+    RuntimeError
+        If not even the temporary folder can be written.
+    """
+    candidates = []
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        candidates.append(Path(os.environ["NUMBA_CACHE_DIR"]))
+    cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(cache_home):
+        candidates.append(Path(cache_home) / "cytomill" / "numba")
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no entry in the password file
+        user = str(os.getuid())
+    candidates.append(Path(tempfile.gettempdir()) / f"cytomill-{user}" / "numba")
+    for folder in candidates:
+        if _usable(folder):
+            return folder
+    tried = ", ".join(str(folder) for folder in candidates)
+    raise RuntimeError(
+        f"no folder for compiled kernels can be written (tried {tried}): "
+        "set NUMBA_CACHE_DIR to a writable folder"
+    )
+
+
+def prepare_process() -> None:
+    """Prepare this process; call it before NumPy, numba, mpi4py or matplotlib are imported.
+
+    Installs the stop signals' handlers and sets, where the user has not, the number of threads of
+    each library; sets numba's cache folder to one that can be written, and matplotlib's back-end to
+    one that needs no display.
+    """
+    signals.install()
+    threads = str(threads_per_rank())
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, threads)
+    os.environ["NUMBA_CACHE_DIR"] = str(numba_cache_folder())
+    os.environ.setdefault("MPLBACKEND", "Agg")

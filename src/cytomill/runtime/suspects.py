@@ -1,0 +1,102 @@
+"""Units left open by a launch that was killed: run in a child process, so that one that kills its
+process is found without harming the job, and an innocent one is not blamed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cytomill.runtime.arrays import from_npz, to_npz
+from cytomill.runtime.ranks import wait_politely
+from cytomill.runtime.stage import Arrays, Stage, Unit
+from cytomill.storage.durable import ShardRecord, seal
+
+#: A child with these would join the job's world, or be taken for one of its ranks.
+_MPI_PREFIXES = (
+    "PMI_",
+    "PMIX_",
+    "PMI2_",
+    "OMPI_",
+    "PRTE_",
+    "MPI_LOCAL",
+    "HYDRA_",
+    "HYDI_",
+    "MPIEXEC_",
+    "SLURM_STEP",
+)
+_SHARDS = "cytomill.shards"
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildFailed(RuntimeError):
+    """The child process of a suspect unit died or failed; the message says how."""
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment without what an MPI launcher put there."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_MPI_PREFIXES)}
+    # The launcher's own file descriptor number means nothing to a child.
+    kept.pop("PMI_FD", None)
+    return kept
+
+
+def run_in_child(command: Sequence[str]) -> tuple[list[ShardRecord], Arrays]:
+    """Run a unit by `command` plus ``--result FILE``; return its shards and partial results.
+
+    Raises
+    ------
+    ChildFailed
+        If the child exits non-zero or is killed.
+    """
+    with tempfile.TemporaryDirectory(prefix="cytomill-unit-") as folder:
+        result, log = Path(folder) / "result.npz", Path(folder) / "log"
+        with open(log, "wb") as stream:
+            child = subprocess.Popen(
+                [*command, "--result", str(result), "--parent", str(os.getpid())],
+                env=child_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+            )
+            wait_politely(lambda: child.poll() is not None)
+        if child.returncode != 0:
+            lines = log.read_text(errors="replace").strip().splitlines()
+            last = f": {lines[-1]}" if lines else ""
+            raise ChildFailed(f"{_how_it_ended(child.returncode)}{last}")
+        arrays = from_npz(result.read_bytes())
+    shards = json.loads(arrays.pop(_SHARDS).tobytes())
+    return [ShardRecord(*record) for record in shards], arrays
+
+
+def _how_it_ended(code: int) -> str:
+    if code < 0:
+        return f"the unit killed its process (signal {-code}, {signal.Signals(-code).name})"
+    return f"the unit's process exited with code {code}"
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the rank that started it dies.
+
+    An orphan would go on writing shards that the next launch gives to somebody else.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the rank that started this unit is gone")
+
+
+def run_as_child(stage: Stage, unit: Unit, root: Path, result: Path) -> None:
+    """The child's side: run the unit, make its shards durable, leave the result for the parent."""
+    output = stage.process(unit)
+    records = [[r.path, r.size, r.crc32c] for r in seal(output.shards, root)]
+    listed = np.frombuffer(json.dumps(records).encode(), np.uint8)
+    result.write_bytes(to_npz({**output.partials, _SHARDS: listed}))

@@ -1,0 +1,35 @@
+"""What goes wrong with files, as exceptions whose text a user can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class VolumeError(ValueError):
+    """A volume cannot be opened, read or written; the message is one sentence for the user."""
+
+    def __str__(self) -> str:
+        # Libraries' own messages, quoted in ours, often have several lines.
+        return super().__str__().replace("\n", " ")
+
+
+class DamagedShard(VolumeError):
+    """A stored shard cannot be decoded or fails its checksum.
+
+    Parameters
+    ----------
+    path : Path
+        The shard file.
+    reason : str
+        What the decoder found.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"Shard {self.path} is damaged ({self.reason}); restore it, or delete it and run its stage again."
+        )

@@ -1,0 +1,283 @@
+"""Stores of volumes: named arrays, written shard by shard, whatever the file format below."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytomill.storage.errors import DamagedShard, VolumeError
+from cytomill.storage.regions import Region, complete_region, region_shape
+
+__all__ = [
+    "DamagedShard",
+    "StoredArray",
+    "VolumeError",
+    "VolumeStore",
+    "default_shards",
+    "fit_chunks",
+    "open_store",
+    "parse_spacing",
+    "spacing_name",
+]
+
+#: Raw bytes of a shard at the most: small enough to write in one go, large enough for few files.
+SHARD_BYTES = 64 * 2**20
+
+#: Shards along Z at the least (where chunks allow), so that small stacks can be shared out too.
+LAYERS = 16
+
+
+class StoredArray(ABC):
+    """One array of a store.
+
+    Attributes
+    ----------
+    name : str
+        Name in the store, for example ``labels/nps/masks/50-10-10``.
+    root : Path
+        Folder of the store; records of shards are relative to it.
+    shape, chunks, shards : tuple of int
+        Voxels (Z, Y, X). A shard is the unit of writing, a chunk that of reading.
+    dtype : numpy.dtype
+        Native-endian type of the voxels.
+    voxel_size_nm : tuple of float or None
+        Voxel size (Z, Y, X) in nm.
+    """
+
+    name: str
+    root: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...]
+    voxel_size_nm: tuple[float, float, float] | None
+
+    @property
+    @abstractmethod
+    def attributes(self) -> dict[str, Any]:
+        """The array's own attributes, JSON-able."""
+
+    @abstractmethod
+    def update_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Add or replace attributes, atomically. One process at a time."""
+
+    @abstractmethod
+    def shard_paths(self, region: Region | None = None) -> list[Path]:
+        """Return the absolute paths of the shard files that `region` touches, in raster order.
+
+        A shard that holds fill values only has no file; its path is listed all the same.
+        """
+
+    @abstractmethod
+    def _write(self, region: Region, data: np.ndarray) -> None:
+        """Write whole shards, leaving no stale file behind."""
+
+    @abstractmethod
+    def _read(self, region: Region) -> np.ndarray:
+        """Read voxels, raising :class:`DamagedShard` where they cannot be decoded."""
+
+    def write(self, region: Region, data: np.ndarray) -> None:
+        """Write a region that nobody else writes.
+
+        Parameters
+        ----------
+        region : tuple of (int, int)
+            Half-open ranges (Z, Y, X), axes left out are whole; along each axis the region starts at
+            a shard and ends at a shard or at the edge of the array.
+        data : ndarray
+            Voxels of the region, of the array's own dtype.
+
+        Raises
+        ------
+        ValueError
+            If the region is not made of whole shards (two writers in one shard lose data silently),
+            or the data's shape or dtype is another.
+        """
+        whole = complete_region(region, self.shape)
+        for (start, stop), shard, extent in zip(whole, self.shards, self.shape):
+            if start % shard or (stop % shard and stop != extent):
+                raise ValueError(
+                    f"Region {whole} of {self.name} is not made of whole shards of {self.shards} voxels: "
+                    "start it at a shard and end it at a shard or at the array's edge."
+                )
+        if data.shape != region_shape(whole) or data.dtype != self.dtype:
+            raise ValueError(
+                f"Data of shape {data.shape} and type {data.dtype} was given for region {whole} of "
+                f"{self.name}, which takes {region_shape(whole)} and {self.dtype}."
+            )
+        self._write(whole, data)
+
+    def read(self, region: Region | None = None) -> np.ndarray:
+        """Read a region into a fresh C-contiguous array.
+
+        Parameters
+        ----------
+        region : tuple of (int, int), or None
+            Half-open ranges (Z, Y, X); axes left out are whole.
+
+        Raises
+        ------
+        DamagedShard
+            If a shard cannot be decoded or fails its checksum.
+        """
+        return self._read(complete_region(region, self.shape))
+
+
+class VolumeStore(ABC):
+    """A folder of named arrays.
+
+    Attributes
+    ----------
+    root : Path
+        Absolute path of the store.
+    """
+
+    root: Path
+
+    @abstractmethod
+    def create(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: Any,
+        chunks: Sequence[int],
+        shards: Sequence[int] | None = None,
+        voxel_size_nm: Sequence[float] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        is_labels: bool | None = None,
+    ) -> StoredArray:
+        """Create an array, or open the one that is there if it is laid out the same.
+
+        One process at a time creates arrays in a store.
+
+        Parameters
+        ----------
+        name : str
+            Path in the store; the last component names the spacing (:func:`spacing_name`).
+        shape, chunks, shards : sequence of int
+            Voxels (Z, Y, X); shards are multiples of chunks (default: :func:`default_shards`).
+        dtype : dtype-like
+            Type of the voxels.
+        voxel_size_nm : sequence of float, optional
+            (Z, Y, X) in nm; by default what the last component of `name` says.
+        attributes : mapping, optional
+            JSON-able attributes of the array (``processing``, ``inputs``, ...).
+        overwrite : bool
+            Delete what is there, data included, and start afresh. Without it the data of an array
+            of the same layout is kept, and its attributes are updated.
+        is_labels : bool, optional
+            Whether the voxels are labels; by default integers of 16 bits and more below ``labels/``.
+
+        Raises
+        ------
+        VolumeError
+            If an array of another layout is there, or a name, shape or spacing makes no sense.
+        """
+
+    @abstractmethod
+    def open(self, name: str) -> StoredArray:
+        """Open an array.
+
+        Raises
+        ------
+        VolumeError
+            If there is no such array.
+        """
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+
+
+def open_store(root: str | Path, kind: str = "zarr") -> VolumeStore:
+    """Open a store; nothing is written before an array is created.
+
+    Parameters
+    ----------
+    root : path-like
+        Folder of the store.
+    kind : str
+        ``"zarr"`` for OME-Zarr 0.5 (Zarr v3, sharded).
+
+    Raises
+    ------
+    VolumeError
+        If the kind is not known.
+    """
+    if kind != "zarr":
+        raise VolumeError(f"Stores of kind {kind!r} are not known; use 'zarr'.")
+    from cytomill.storage.ome_zarr import OmeZarrStore
+
+    return OmeZarrStore(Path(root))
+
+
+def spacing_name(voxel_size_nm: Sequence[float]) -> str:
+    """Return the name of a spacing: (50, 10, 10) nm gives ``"50-10-10"``.
+
+    Up to six significant digits are kept, without an exponent, as its sign would read as a separator.
+
+    Raises
+    ------
+    VolumeError
+        If there are not three positive finite numbers.
+    """
+    sizes = tuple(float(size) for size in voxel_size_nm)
+    if len(sizes) != 3 or not all(math.isfinite(size) and size > 0 for size in sizes):
+        raise VolumeError(f"Voxel size {sizes} nm is not three positive numbers (Z, Y, X).")
+    return "-".join(np.format_float_positional(float(f"{size:g}"), trim="-") for size in sizes)
+
+
+def parse_spacing(name: str) -> tuple[float, float, float]:
+    """Return the voxel size (Z, Y, X) in nm that a spacing's name says.
+
+    Raises
+    ------
+    VolumeError
+        If the name is not three positive numbers joined by hyphens.
+    """
+    try:
+        z, y, x = (float(part) for part in name.split("-"))
+    except ValueError:
+        z = y = x = math.nan
+    if not all(math.isfinite(size) and size > 0 for size in (z, y, x)):
+        raise VolumeError(f"Spacing {name!r} is not Z-Y-X in nm, for example 50-10-10.")
+    return z, y, x
+
+
+def fit_chunks(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
+    """Return `chunks` cut to `shape`, so that small volumes are not padded."""
+    return tuple(max(1, min(int(chunk), int(extent))) for chunk, extent in zip(chunks, shape))
+
+
+def default_shards(shape: Sequence[int], dtype: Any, chunks: Sequence[int]) -> tuple[int, ...]:
+    """Choose a shard: whole chunks, whole planes if they fit, at most 64 MiB of raw voxels.
+
+    It grows along X, then Y, then Z, so that a slab of slices is few files; along Z it leaves at
+    least 16 layers where chunks allow, so that small stacks can be shared out too. One chunk is the least.
+
+    Parameters
+    ----------
+    shape, chunks : sequence of int
+        Voxels (Z, Y, X).
+    dtype : dtype-like
+        Type of the voxels.
+
+    Returns
+    -------
+    tuple of int
+        Multiple of `chunks` along each axis.
+    """
+    counts = [-(-int(extent) // int(chunk)) for extent, chunk in zip(shape, chunks)]
+    counts[0] = -(-counts[0] // LAYERS)
+    budget = SHARD_BYTES // (math.prod(int(chunk) for chunk in chunks) * np.dtype(dtype).itemsize)
+    taken = [1] * len(counts)
+    for axis in reversed(range(len(counts))):
+        taken[axis] = max(1, min(counts[axis], budget))
+        budget //= taken[axis]
+    return tuple(n * int(chunk) for n, chunk in zip(taken, chunks))

@@ -1,0 +1,155 @@
+"""Figures show what the arrays say, in both schemes, and leave matplotlib as they found it."""
+
+import base64
+import io
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from cytomill.reports import balance, figures, slices
+from cytomill.reports.canvas import DARK, LIGHT, Picture
+from cytomill.reports.data import Calibration, ExampleSlice, StageTiming
+
+
+def content(uri: str) -> bytes:
+    return base64.b64decode(uri.split(",", 1)[1])
+
+
+def pixels(picture: Picture) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content(picture.light))).convert("RGB"))
+
+
+def test_dark_figure_differs_from_the_light_one_in_colour_only(synthetic):
+    picture = figures.histograms(synthetic.dataset(side=32, examples=0))
+    light, dark = content(picture.light).decode(), content(picture.dark).decode()
+    assert LIGHT["particle"] in light and DARK["particle"] in dark and LIGHT["particle"] not in dark
+    assert len(light) == len(dark)
+    back = dark
+    for role in LIGHT:
+        back = back.replace(DARK[role], LIGHT[role])
+    assert back == light
+
+
+def test_roles_have_distinct_colours():
+    assert LIGHT.keys() == DARK.keys()
+    assert len(set(LIGHT.values())) == len(LIGHT) and len(set(DARK.values())) == len(DARK)
+    assert not set(LIGHT.values()) & set(DARK.values())
+
+
+def test_drawing_leaves_no_global_state(synthetic):
+    before = dict(matplotlib.rcParams)
+    figures.size_distribution(synthetic.particles(30, 8))
+    assert dict(matplotlib.rcParams) == before
+    if "matplotlib.pyplot" in sys.modules:
+        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+def test_figure_does_not_depend_on_the_users_settings(synthetic):
+    table = synthetic.particles(30, 8)
+    expected = figures.size_distribution(table)
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red", "svg.fonttype": "none"}):
+        assert figures.size_distribution(table) == expected
+
+
+def test_size_distribution_states_count_and_median():
+    table = pd.DataFrame({"equivalent_diameter_um": [0.1, 0.2, 0.4, np.nan]})
+    assert figures.size_distribution(table).alt == "Size distribution of 3 particles, median 0.200 µm"
+
+
+def test_sizes_without_a_voxel_size_are_in_voxels():
+    table = pd.DataFrame({"equivalent_diameter_um": [np.nan] * 3, "voxel_count": [10, 10, 10]})
+    assert "median 10.0 voxels" in figures.size_distribution(table).alt
+
+
+def test_nothing_to_draw_is_none(synthetic):
+    bare = synthetic.dataset(side=32, examples=0, hist_stack=None, pi_map=None, particles=None)
+    assert figures.histograms(bare) is None and figures.posterior_curve(bare) is None
+    assert figures.mixing_weight(bare) is None and figures.particles_along_z(bare) is None
+    assert figures.size_distribution(pd.DataFrame({"voxel_count": []})) is None
+    assert figures.calibration(Calibration(np.zeros(3), np.zeros(3), np.zeros(3, int))) is None
+    assert balance.rank_balance([StageTiming("fit", 1, 1.0)]) is None
+
+
+def test_calibration_states_the_largest_deviation():
+    curve = Calibration(np.array([0.1, 0.5, 0.9]), np.array([0.1, 0.3, 0.0]), np.array([10, 10, 0]))
+    assert "0.200" in figures.calibration(curve).alt
+
+
+@pytest.mark.parametrize("ranks", [1, 3, 200])
+def test_rank_balance_for_any_number_of_ranks(ranks):
+    timing = StageTiming("posterior", 4, 2.0, [1.0] * ranks)
+    picture = balance.rank_balance([timing])
+    assert "busy 50.0\u202f% overall" in picture.alt
+    assert len(picture.light) < 200_000
+
+
+def test_slice_of_any_size_is_shown_within_bounds():
+    for shape in ((1, 1), (7, 300), (720, 720), (721, 500), (5000, 3001)):
+        example = ExampleSlice(
+            0, np.zeros(shape, np.uint8), np.zeros(shape, np.float16), np.zeros(shape, np.int32)
+        )
+        panels = slices.slice_panels(example, (50.0, 10.0, 10.0))
+        assert len(panels.whole) == 3 and len(panels.detail) in (0, 3)
+        for picture in panels.whole + panels.detail:
+            assert max(picture.width, picture.height) <= slices.DISPLAY_PIXELS
+            assert pixels(picture).shape[:2] == (picture.height, picture.width)
+
+
+def test_labels_are_outlined_where_they_are():
+    image = np.full((720, 720), 100, np.uint8)
+    image[0, 0] = 255
+    labels = np.zeros((720, 720), np.int32)
+    labels[100:120, 200:230] = 7
+    panel = pixels(slices.slice_panels(ExampleSlice(0, image, None, labels)).whole[-1])
+    orange = np.all(panel == (255, 106, 0), axis=-1)
+    rows, columns = np.nonzero(orange)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (99, 120, 199, 230)
+    assert not orange[102:118, 202:228].any()
+
+
+def test_touching_labels_have_a_line_between_them():
+    labels = np.ones((10, 10), int)
+    labels[:, 5:] = 2
+    edge = slices.label_edges(labels)
+    assert edge[:, 4:6].all() and not edge[:, :4].any() and not edge[:, 6:].any()
+
+
+def test_single_pixel_particle_survives_reduction():
+    labels = np.zeros((2048, 2048), np.int32)
+    labels[1001, 503] = 1
+    example = ExampleSlice(0, np.zeros((2048, 2048), np.uint8), None, labels)
+    panels = slices.slice_panels(example)
+    assert np.all(pixels(panels.whole[-1]) == (255, 106, 0), axis=-1).any()
+    window = slices.detail_window(example)
+    assert window.y <= 1001 < window.y + window.height and window.x <= 503 < window.x + window.width
+
+
+def test_scale_bar_is_a_round_length_that_fits():
+    for width in (3.0, 999.0, 20480.0, 1e7):
+        length = slices.scale_bar_nm(width)
+        assert 0.1 * width <= length <= 0.25 * width
+        assert float(f"{length:.0e}") == pytest.approx(length) and f"{length:e}"[0] in "125"
+
+
+def test_scale_bar_has_the_length_it_says():
+    picture = slices.grey_picture(np.full((600, 600), 0.5), "x", pixel_nm=10.0)
+    white = np.all(pixels(picture) == 255, axis=-1)
+    longest = max(np.count_nonzero(row) for row in white)
+    assert longest == round(slices.scale_bar_nm(6000.0) / 10.0) == 100
+
+
+def test_no_voxel_size_no_scale_bar():
+    picture = slices.grey_picture(np.full((600, 600), 0.5), "x")
+    assert len(np.unique(pixels(picture))) == 1
+
+
+@pytest.mark.parametrize(
+    "image", [np.full((9, 9), np.nan), np.full((9, 9), 3), np.array([[np.inf, 1], [2, np.nan]])]
+)
+def test_grey_of_strange_slices_is_finite(image):
+    grey = slices.to_grey(image)
+    assert np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1
