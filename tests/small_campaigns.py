@@ -1,5 +1,6 @@
 """Small campaigns for tests: a phantom, its campaign file, and the waves of its stages on one rank."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,12 +23,15 @@ def phantom(shape: tuple[int, int, int] = SHAPE, seed: int = 3, **recipe) -> np.
     return make_volume(shape, seed=seed, load=0.03, **recipe)[0]
 
 
-def write_campaign(folder: Path, datasets: Sequence[Path | str], options: str = "", run: str = "") -> Campaign:
+def write_campaign(
+    folder: Path, datasets: Sequence[Path | str], options: str = "", run: str = ""
+) -> Campaign:
     """Write and read a campaign file for inputs that state no voxel size."""
     tables = [f'[[dataset]]\ninput = "{path}"\nvoxel_size_nm = [50.0, 10.0, 10.0]\n' for path in datasets]
     text = (
         f'[campaign]\noutput = "{folder / "results"}"\n[run]\nslices_per_unit = 2\n{run}\n'
-        f'[nanoparticles]\nzarr_chunks = [1, 64, 64]\nshard_shape = [2, 64, 192]\n{options}\n' + "".join(tables)
+        f"[nanoparticles]\nzarr_chunks = [1, 64, 64]\nshard_shape = [2, 64, 192]\n{options}\n"
+        + "".join(tables)
     )
     path = folder / "campaign.toml"
     path.write_text(text)
@@ -35,11 +39,11 @@ def write_campaign(folder: Path, datasets: Sequence[Path | str], options: str = 
 
 
 def small_campaign(folder: Path, names: Sequence[str] = ("alpha",), **settings) -> Campaign:
-    """A campaign of phantoms saved as NPY files."""
+    """A campaign of phantoms saved as NPY files; their first slices hold no particles."""
     paths = []
     for seed, name in enumerate(names, 3):
         paths.append(folder / f"{name}.npy")
-        np.save(paths[-1], phantom(seed=seed))
+        np.save(paths[-1], phantom(seed=seed, without_particles=(0, 1, 2, 3)))
     return write_campaign(folder, paths, **settings)
 
 
@@ -70,8 +74,12 @@ def run_waves(campaign: Campaign, until: str | None = None, attempts: int = 3) -
     journal = Journal(root, launch, 0)
     journal.launch_line(version="test", provenance={})
     telemetry = Telemetry(root / TELEMETRY, launch, 0)
+
+    def child_command(dataset: str, stage: str, unit: int) -> list[str]:
+        return [sys.executable, "-m", "cytomill", "unit", str(root), dataset, stage, str(unit)]
+
     engine = CountedEngine(
-        SoloWorld(), root, replay(root), journal, telemetry, Policy(attempts), "static", lambda *unit: ["false"]
+        SoloWorld(), root, replay(root), journal, telemetry, Policy(attempts), "static", child_command
     )
     engine.set_aside.update(opened.set_aside)
     try:

@@ -26,9 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
     parser = argparse.ArgumentParser(
         prog="cytomill",
-        description="Microscopy campaigns under MPI: segmented, measured and reported, resumable block by block.",
-        epilog="Exit codes: 0 finished, 1 failed, 2 refused, 3 finished with datasets set aside, 4 damage found, "
-        "5 locked by another run, 75 stopped (run again to go on).",
+        description="Microscopy campaigns under MPI: segmented, measured, reported, resumable block by block.",
+        epilog="Exit codes: 0 finished, 1 failed, 2 refused, 3 finished with datasets set aside, 4 damage "
+        "found, 5 locked by another run, 75 stopped (run again to go on).",
     )
     parser.add_argument("--version", action="version", version=f"cytomill {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -19,13 +19,13 @@ from cytomill.storage.volumes import open_volume
 SPACING = "50-10-10"
 
 
-def phantom(depth=6, dtype=np.uint8, scale=1):
+def phantom(depth=6, dtype=np.uint8, scale=1, discs=2):
     """Tissue with bright discs in all slices but the last."""
     rng = np.random.default_rng(11)
     volume = rng.normal(110, 9, (depth, 96, 128))
     y, x = np.mgrid[:96, :128]
     for z in range(depth - 1):
-        for cy, cx in rng.uniform((8, 8), (88, 120), (2, 2)):
+        for cy, cx in rng.uniform((8, 8), (88, 120), (discs, 2)):
             volume[z, (y - cy) ** 2 + (x - cx) ** 2 <= 10] = rng.normal(215, 8)
     return np.clip(volume * scale, 0, np.iinfo(dtype).max).astype(dtype)
 
@@ -65,7 +65,8 @@ def test_particles_are_found_where_they_are(root):
 
 
 @pytest.mark.parametrize("estimator", ["reference", "robust"])
-def test_a_loaded_model_is_complete_and_predicts_the_same(estimator, root, tmp_path):
+def test_a_loaded_model_is_complete_and_predicts_the_same(estimator, tmp_path):
+    root = write(tmp_path / "stack.zarr", phantom(discs=10))
     config = settings(root, estimator=estimator)
     model = NanoparticleSegmentation(config).fit()
     first = model.predict().read()
@@ -147,7 +148,7 @@ def test_nothing_is_given_before_fit_or_load(call, root, tmp_path):
 @pytest.mark.parametrize("slab_bytes", [1, 40_000, 1 << 26])
 def test_the_cut_into_slabs_changes_nothing(slab_bytes, root, monkeypatch):
     whole = NanoparticleSegmentation(settings(root)).fit()
-    monkeypatch.setattr("cytomill.nanoparticles.segmentation.SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("cytomill.nanoparticles.layout.SLAB_BYTES", slab_bytes)
     model = NanoparticleSegmentation(settings(root, shard_shape=(2, 64, 64))).fit()
     assert model.summary_fit == whole.summary_fit
     assert np.array_equal(model.slices.tables, whole.slices.tables)
@@ -181,7 +182,7 @@ def test_dark_particles_are_those_of_the_inverted_stack(root, tmp_path):
 
 
 def test_the_robust_estimator_guesses_the_polarity_and_says_so(tmp_path):
-    inverted = write(tmp_path / "dark.zarr", 255 - phantom())
+    inverted = write(tmp_path / "dark.zarr", 255 - phantom(discs=10))
     model = NanoparticleSegmentation(settings(inverted, estimator="robust")).fit()
     assert model.binning.reverse
     assert any("dark" in note for note in model.notes)

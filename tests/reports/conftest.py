@@ -91,6 +91,7 @@ def synthetic_timings(ranks: int = 4) -> list[StageTiming]:
             seconds,
             list(seconds * rng.uniform(0.8, 0.99, ranks)) if units > 1 else [seconds] + [0.0] * (ranks - 1),
             units * 16_800_000,
+            units * 2_100_000,
             list((700e6 + 40e6 * rng.random(ranks)).astype(int)),
             800_000_000,
         )

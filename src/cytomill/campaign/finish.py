@@ -1,4 +1,4 @@
-"""The end of a run: models, provenance and pages of every dataset, shared over the ranks; the campaign's page."""
+"""The end of a run: models, provenance and pages of the datasets, dealt to the ranks; the campaign's page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.pipelines import DATASETS
-from cytomill.campaign.results import nanoparticle_report, report_path, stage_timings, units_set_aside
+from cytomill.campaign.results import (
+    nanoparticle_report,
+    report_path,
+    run_seconds,
+    stage_timings,
+    units_set_aside,
+)
 from cytomill.nanoparticles.model_files import FittedModel, save_model
 from cytomill.nanoparticles.state import DatasetState
 from cytomill.reports.data import CampaignReport, DatasetReport, DatasetRow
@@ -39,7 +45,7 @@ def finish(world: World, opened: Any, set_aside: dict[str, str]) -> None:
     """
     output: Path = opened.campaign.output
     shared = _shared_facts(output, opened.campaign.run.attempts) if world.rank == 0 else None
-    ledger_facts, timings, provenance = world.bcast(shared)
+    ledger_facts, timings, seconds, provenance = world.bcast(shared)
     names = list(opened.states)
     rows = {}
     for name in names[world.rank :: world.size]:
@@ -61,16 +67,13 @@ def finish(world: World, opened: Any, set_aside: dict[str, str]) -> None:
     if everyones is not None:
         for own in everyones:
             rows.update(own)
-        _write_campaign(opened, set_aside, rows, ledger_facts, timings.get("", []), provenance)
+        _write_campaign(opened, set_aside, rows, ledger_facts, timings.get("", []), seconds, provenance)
 
 
-def _shared_facts(output: Path, attempts: int) -> tuple[list, dict, dict[str, Any]]:
+def _shared_facts(output: Path, attempts: int) -> tuple[list, dict, float, dict[str, Any]]:
     ledger = replay(output)
-    return (
-        units_set_aside(ledger, attempts),
-        stage_timings(read_events(output / TELEMETRY)),
-        launches_of(ledger),
-    )
+    events = list(read_events(output / TELEMETRY))
+    return units_set_aside(ledger, attempts), stage_timings(events), run_seconds(events), launches_of(ledger)
 
 
 def launches_of(ledger: LedgerState) -> dict[str, Any]:
@@ -91,7 +94,7 @@ def launches_of(ledger: LedgerState) -> dict[str, Any]:
 def dataset_provenance(state: DatasetState, provenance: dict[str, Any]) -> dict[str, Any]:
     """Provenance of one dataset: the run's, its input's identity, its configuration."""
     return {
-        "input": {"path": state.input, "identity": state.source.identity()},
+        "input": {"path": state.input, "identity": state.input_identity},
         "config": state.options(*vars(state.config)),
         **provenance,
     }
@@ -112,6 +115,7 @@ def _write_campaign(
     rows: dict[str, DatasetRow],
     units: list,
     timings: list,
+    seconds: float,
     provenance: dict[str, Any],
 ) -> None:
     datasets = [
@@ -132,6 +136,7 @@ def _write_campaign(
         datasets=datasets,
         set_aside=units,
         timings=timings,
+        runtime_seconds=seconds,
         launches=len(launches) or 1,
     )
     write_atomic(opened.campaign.output / REPORT, render_campaign(report).encode())

@@ -69,11 +69,20 @@ def _open_nanoparticles(dataset: Dataset, output: Path, run: RunSettings, device
         device=device,
     )
     state.source = source
+    if source.voxel_size_nm is not None and tuple(size) != tuple(source.voxel_size_nm):
+        state.notes = (
+            f"dataset {dataset.name}: voxel size {_sizes(size)} nm as configured; its file says "
+            f"{_sizes(source.voxel_size_nm)} nm",
+        )
     state.config = dataclasses.replace(
         dataset.options, root_path=str(folder / STORE), spacing_dir=state.spacing
     )
     check_input(state)
     return state
+
+
+def _sizes(size: Sequence[float]) -> str:
+    return " × ".join(f"{s:g}" for s in size)
 
 
 def _nanoparticle_order() -> Sequence[str]:

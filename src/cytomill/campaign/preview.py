@@ -1,4 +1,4 @@
-"""`cytomill run --preview N`: before the night's run, a contact sheet of N slices a dataset over thresholds."""
+"""`cytomill run --preview N`: a contact sheet of N slices a dataset over thresholds, before the night."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
     span: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(dict)
     units: dict[tuple[str, str], int] = defaultdict(int)
     written: dict[tuple[str, str], int] = defaultdict(int)
+    voxels: dict[tuple[str, str], float] = defaultdict(float)
     peaks: dict[str, dict[int, int]] = defaultdict(dict)
     predicted: dict[str, int] = {}
     for event in events:
@@ -53,6 +54,7 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
                 units[key] += 1
                 busy[key][rank] += seconds
                 written[key] += event["bytes"]
+                voxels[key] += event["voxels"]
                 first_last = span[key].setdefault(event["launch"], [end - seconds, end])
                 first_last[0] = min(first_last[0], end - seconds)
                 first_last[1] = max(first_last[1], end)
@@ -70,7 +72,8 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
                 units=units[key],
                 seconds=sum(last - first for first, last in span[key].values()),
                 busy_seconds=[busy[key].get(rank, 0.0) for rank in ranks],
-                bytes=written[key],
+                voxels=int(voxels[key]),
+                bytes_written=written[key],
                 peak_memory_bytes=[peaks[stage][rank] for rank in sorted(peaks[stage])],
                 predicted_bytes=predicted.get(stage),
             )
@@ -78,6 +81,15 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
     for rows in timings.values():
         rows.sort(key=lambda row: min(first for first, _ in span[_key_of(timings, rows), row.name].values()))
     return dict(timings)
+
+
+def run_seconds(events: Iterable[Mapping[str, Any]]) -> float:
+    """Wall time of all launches together, each from its first event to its last."""
+    spans: dict[str, list[float]] = {}
+    for event in events:
+        span = spans.setdefault(event["launch"], [event["t"], event["t"]])
+        span[0], span[1] = min(span[0], event["t"]), max(span[1], event["t"])
+    return sum(last - first for first, last in spans.values())
 
 
 def _key_of(timings: Mapping[str, list[StageTiming]], rows: list[StageTiming]) -> str:
@@ -123,7 +135,7 @@ def nanoparticle_report(
         mixture, posterior = state.mixture, state.posterior
         values |= {
             "verdict": mixture.verdict,
-            "notes": tuple(dict.fromkeys((*state.thresholds.notes, *mixture.notes))),
+            "notes": tuple(dict.fromkeys((*state.notes, *state.thresholds.notes, *mixture.notes))),
             "polarity": "dark" if state.binning.reverse else "bright",
             "summary": mixture.summary_fit,
             "pi_map": posterior.pi_map,

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 RESOLVED = "campaign.json"
 TELEMETRY = "telemetry"
+CPU = Device()
 _TIMED_NAME = re.compile(r"nps-\d{8}-\d{6}")
 
 
@@ -78,7 +79,7 @@ class OpenCampaign:
 
 
 def open_datasets(
-    campaign: Campaign, device: Device = Device(), only: Sequence[str] | None = None
+    campaign: Campaign, device: Device = CPU, only: Sequence[str] | None = None
 ) -> OpenCampaign:
     """Open every dataset (headers only); one that cannot be used is set aside with its sentence."""
     opened = OpenCampaign(campaign)
@@ -96,7 +97,7 @@ def open_datasets(
 
 
 def store_resolved(campaign: Campaign) -> Campaign:
-    """Write the campaign as resolved beside its results; names with a time in them stay those of its first run."""
+    """Write the campaign as resolved beside its results; timed names stay those of its first run."""
     path = campaign.output / RESOLVED
     if path.exists():
         before = {d.name: d for d in from_resolved(json.loads(path.read_text())).datasets}
@@ -292,6 +293,9 @@ def _open_together(world: World, campaign: Campaign, device: Device) -> OpenCamp
     else:
         for sentence in set_aside.values():
             say(f"set aside: {sentence}")
+        for state in opened.states.values():
+            for note in state.notes:
+                say(note)
     return opened
 
 
@@ -310,8 +314,9 @@ def _child_command(output: Path, dataset: str, stage: str, unit: int) -> list[st
 
 def _conclude(opened: OpenCampaign, set_aside: dict[str, str], began: float) -> None:
     finished = len(opened.campaign.datasets) - len(set_aside)
-    for sentence in set_aside.values():
-        say(f"set aside: {sentence}")
+    for name, sentence in set_aside.items():
+        if name not in opened.set_aside:
+            say(f"set aside: {sentence}")
     say(
         f"{_count(finished, 'dataset')} finished, {len(set_aside)} set aside, {time.time() - began:.1f} s; "
         f"report: {opened.campaign.output / 'report.html'}"
@@ -344,7 +349,13 @@ def run_unit(output: Path, dataset: str, stage_name: str, unit_index: int, resul
 
 
 def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]:
-    """Give every opened dataset the results that the ledger has; returns datasets that are not complete, and why."""
+    """Give every opened dataset the results that the ledger has.
+
+    Returns
+    -------
+    dict of str to str
+        Datasets that are not complete, and why.
+    """
     from cytomill.runtime.ledger import load_arrays
 
     incomplete = dict(opened.set_aside)

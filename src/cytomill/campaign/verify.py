@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
-
 from cytomill.campaign.config import Campaign, CampaignError
 from cytomill.campaign.launches import new_launch_id
 from cytomill.campaign.run import RESOLVED, open_datasets, stored_campaign
+from cytomill.kernels.checksum import crc32c_of
 from cytomill.reports.quantities import bytes_text, seconds_text
 from cytomill.runtime.engine import as_json
 from cytomill.runtime.ledger import (
@@ -127,8 +126,8 @@ class VerifyReport:
     def summary(self) -> str:
         """What was checked and found, in a line or two."""
         checked = (
-            f"checked {self.shards} shards, {self.results} results and {self.files} files "
-            f"({bytes_text(self.bytes)}) in {seconds_text(self.seconds)}"
+            f"checked {_count(self.shards, 'shard')}, {_count(self.results, 'result')} and "
+            f"{_count(self.files, 'file')} ({bytes_text(self.bytes)}) in {seconds_text(self.seconds)}"
         )
         if self.slices:
             checked += f", and {self.slices} slices of the inputs"
@@ -140,10 +139,10 @@ class VerifyReport:
     def _found(self) -> str:
         if not self.problems:
             return "no damage"
-        found = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        found = _count(len(self.problems), "problem")
         if not any(problem.mendable for problem in self.problems):
             return found
-        again = f"{len(self.units)} units and {len(self.reductions)} reductions"
+        again = f"{_count(len(self.units), 'unit')} and {_count(len(self.reductions), 'reduction')}"
         if self.mended:
             return f"{found}; the next run makes {again} again"
         return f"{found}; 'cytomill verify --mend' has the next run make {again} again"
@@ -158,6 +157,10 @@ class VerifyReport:
             "mended": self.mended,
             "notes": list(self.notes),
         }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def verify(
@@ -215,12 +218,18 @@ def _checked(folder: Path, progress: Progress | None, inputs: bool) -> VerifyRep
     except (CampaignError, ValueError) as error:
         campaign = None
         path = folder / RESOLVED
-        report.problems.append(Problem(f"{path}: the stored campaign cannot be read: {error}", path=str(path)))
+        sentence = f"{path}: the stored campaign cannot be read: {error}"
+        report.problems.append(Problem(sentence, path=str(path)))
     state = replay(folder)
     _check_journals(folder, report)
     total = sum(record.size or 0 for stage in state.stages.values() for record in _records(stage))
+
+    def tick() -> None:
+        if progress is not None:
+            progress(report.bytes, total)
+
     for stage in state.stages.values():
-        report.problems += _check_stage(folder, stage, report, lambda: progress and progress(report.bytes, total))
+        report.problems += _check_stage(folder, stage, report, tick)
     if campaign is not None:
         report.problems += _check_inputs(campaign, state, report, inputs)
     report.seconds = time.monotonic() - began
@@ -271,7 +280,8 @@ def _check_stage(
     try:
         load_arrays(folder, stage.reduced)
     except LedgerError as error:
-        yield Problem(f"{where}, result: {_without_advice(error)}", stage.dataset, stage.stage, reduction=True)
+        sentence = f"{where}, result: {_without_advice(error)}"
+        yield Problem(sentence, stage.dataset, stage.stage, reduction=True)
     for record in stage.files:
         report.files += 1
         report.bytes += record.size or 0
@@ -348,15 +358,15 @@ def _check_slices(
             for first, slab in source.slabs(source.chunks[0]):
                 for z, image in enumerate(slab, first):
                     report.slices += 1
-                    if z >= len(expected) or google_crc32c.value(image.tobytes()) != expected[z]:
+                    if z >= len(expected) or crc32c_of(image) != expected[z]:
                         differing.append(z)
         except (ValueError, OSError) as error:
             yield Problem(f"dataset {dataset}: {error}", dataset, mendable=False)
         if differing:
             named = ", ".join(map(str, differing[:_NAMED])) + (", ..." if len(differing) > _NAMED else "")
             yield Problem(
-                f"dataset {dataset}: {len(differing)} of {len(expected)} slices of the input {source.path} do not "
-                f"match the checksums with which they were read (slices {named}).",
+                f"dataset {dataset}: {len(differing)} of {len(expected)} slices of the input {source.path} "
+                f"do not match the checksums with which they were read (slices {named}).",
                 dataset,
                 mendable=False,
             )

@@ -10,68 +10,96 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.histogram import BINS, as_words
+from cytomill.kernels.union_find import flatten, union
+
+#: Multiplying a single bit by this sequence shifts a pattern of its own to the six top bits.
+DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
+BIT_POSITION = np.zeros(64, np.int64)
+BIT_POSITION[[(int(DE_BRUIJN) << bit) % 2**64 >> 58 for bit in range(64)]] = range(64)
 
 
 @njit(nogil=True, cache=True)
-def _find_runs(image, words, threshold, capacity):
-    """Runs (row, first, past-last column) of pixels above `threshold`, in raster order."""
-    height, width = image.shape
-    runs = np.empty((capacity, 3), np.int32)
-    count = 0
-    flat = image.reshape(-1)
-    high = np.uint64(0x8080808080808080)
+def _find_edges(flat, words, threshold):
+    """Positions where ``flat > threshold`` begins and ends, in turn."""
+    top = np.uint64(0x8080808080808080)
     low = np.uint64(0x7F7F7F7F7F7F7F7F)
-    ones = np.uint64(0x0101010101010101)
     # Eight pixels are compared at once: adding 127 - (t mod 128) carries into a byte's top bit
     # where its low seven bits exceed t mod 128.
-    add = ones * np.uint64(127 - (threshold & 127))
-    upper_half = threshold >= 128
-    for y in range(height):
-        x = 0
-        base = y * width
-        while x < width:
-            at = base + x
-            if at & 7 == 0 and x + 8 <= width:
-                word = words[at >> 3]
-                carried = (word & low) + add
-                if upper_half:
-                    above = carried & word & high
-                else:
-                    above = (carried | word) & high
-                if above == np.uint64(0):
-                    x += 8
-                    continue
-            if flat[at] > threshold:
-                start = x
-                while x < width and flat[base + x] > threshold:
-                    x += 1
-                if count == capacity:
-                    capacity *= 2
-                    grown = np.empty((capacity, 3), np.int32)
-                    grown[:count] = runs
-                    runs = grown
-                runs[count, 0] = y
-                runs[count, 1] = start
-                runs[count, 2] = x
-                count += 1
-            else:
-                x += 1
-    return runs[:count]
+    add = np.uint64(0x0101010101010101) * np.uint64(127 - (threshold & 127))
+    either = np.uint64(0) if threshold >= 128 else top
+    # Brings the top bits of eight bytes together in one byte.
+    gather = np.uint64(0x0002040810204081)
+    one = np.uint64(1)
+    edges = np.empty(4096, np.int64)
+    count = 0
+    before = np.uint64(0)
+    blocks = words.size >> 3
+    for block in range(blocks):
+        first = block << 3
+        mask = np.uint64(0)
+        for lane in range(8):
+            word = words[first + lane]
+            carried = (word & low) + add
+            above = (carried & word | (carried | word) & either) & top
+            mask |= ((above * gather) >> np.uint64(56)) << np.uint64(8 * lane)
+        changes = mask ^ ((mask << one) | before)
+        before = mask >> np.uint64(63)
+        if changes == np.uint64(0):
+            continue
+        if count + 64 > edges.size:
+            grown = np.empty(2 * edges.size, np.int64)
+            grown[:count] = edges[:count]
+            edges = grown
+        start = block << 6
+        while changes != np.uint64(0):
+            lowest = changes & (~changes + one)
+            edges[count] = start + BIT_POSITION[(lowest * DE_BRUIJN) >> np.uint64(58)]
+            count += 1
+            changes ^= lowest
+    rest = np.empty(count + flat.size - (blocks << 6) + 1, np.int64)
+    rest[:count] = edges[:count]
+    inside = before != np.uint64(0)
+    for at in range(blocks << 6, flat.size):
+        if (flat[at] > threshold) != inside:
+            inside = not inside
+            rest[count] = at
+            count += 1
+    if inside:
+        rest[count] = flat.size
+        count += 1
+    return rest[:count]
 
 
 @njit(nogil=True, cache=True)
-def _root(parent, i):
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
+def _find_runs(flat, words, threshold, width):
+    """Runs (row, first, past-last column) of pixels above `threshold`, in raster order."""
+    edges = _find_edges(flat, words, threshold)
+    runs = np.empty((edges.size // 2 + flat.size // width, 3), np.int32)
+    count = 0
+    row = 0
+    row_start = 0
+    for k in range(0, edges.size, 2):
+        start = edges[k]
+        stop = edges[k + 1]
+        while start < stop:
+            while start >= row_start + width:
+                row += 1
+                row_start += width
+            # A run that goes on at the beginning of the next row is two.
+            end = min(stop, row_start + width)
+            runs[count, 0] = row
+            runs[count, 1] = start - row_start
+            runs[count, 2] = end - row_start
+            count += 1
+            start = end
+    return runs[:count]
 
 
 @njit(nogil=True, cache=True)
 def _boxes_of_runs(runs, min_size):
     """Boxes (y0, y1, x0, x1) of the 8-connected components of `runs` with enough pixels."""
     count = runs.shape[0]
-    parent = np.arange(count)
+    parent = np.arange(count).astype(np.int32)
     row_start = 0
     above_start = 0
     above_stop = 0
@@ -87,35 +115,34 @@ def _boxes_of_runs(runs, min_size):
                     j += 1
                 k = j
                 while k < above_stop and runs[k, 1] <= runs[i, 2]:
-                    a = _root(parent, i)
-                    b = _root(parent, k)
-                    if a < b:
-                        parent[b] = a
-                    elif b < a:
-                        parent[a] = b
+                    union(parent, i, k)
                     k += 1
         above_start = row_start
         above_stop = row_stop
         row_start = row_stop
-    size = np.zeros(count, np.int64)
-    box = np.empty((count, 4), np.int64)
-    kept = 0
+    flatten(parent)
+    # A component is numbered by its first run, which is its root.
+    number = np.empty(count, np.int32)
+    components = 0
     for i in range(count):
-        r = _root(parent, i)
-        if r == i:
-            box[i, 0] = runs[i, 0]
-            box[i, 2] = runs[i, 1]
-            box[i, 3] = runs[i, 2]
-        size[r] += runs[i, 2] - runs[i, 1]
-        box[r, 1] = runs[i, 0] + 1
-        box[r, 2] = min(box[r, 2], runs[i, 1])
-        box[r, 3] = max(box[r, 3], runs[i, 2])
-    boxes = np.empty((count, 4), np.int64)
+        if parent[i] == i:
+            number[i] = components
+            components += 1
+        else:
+            number[i] = number[parent[i]]
+    size = np.zeros(components, np.int64)
+    boxes = np.empty((components, 4), np.int64)
+    boxes[:, 0] = np.iinfo(np.int64).max
+    boxes[:, 2] = np.iinfo(np.int64).max
+    boxes[:, 3] = 0
     for i in range(count):
-        if parent[i] == i and size[i] >= min_size:
-            boxes[kept] = box[i]
-            kept += 1
-    return boxes[:kept]
+        c = number[i]
+        size[c] += runs[i, 2] - runs[i, 1]
+        boxes[c, 0] = min(boxes[c, 0], runs[i, 0])
+        boxes[c, 1] = runs[i, 0] + 1
+        boxes[c, 2] = min(boxes[c, 2], runs[i, 1])
+        boxes[c, 3] = max(boxes[c, 3], runs[i, 2])
+    return boxes[size >= min_size]
 
 
 @njit(nogil=True, cache=True)
@@ -287,8 +314,9 @@ def candidate_boxes(image: np.ndarray, th_low: int, min_size: int) -> np.ndarray
     image = _check_image(image)
     if th_low >= 255:
         return np.empty((0, 4), np.int64)
-    words, _ = as_words(image.reshape(-1))
-    runs = _find_runs(image, words, int(th_low), 1024)
+    flat = image.reshape(-1)
+    words, _ = as_words(flat)
+    runs = _find_runs(flat, words, int(th_low), max(image.shape[1], 1))
     return _boxes_of_runs(runs, int(min_size))
 
 

@@ -98,7 +98,7 @@ class ConvertStage(NanoparticleStage):
 
     def fields(self) -> dict[str, Any]:
         state = self.state
-        return {"input": state.source.identity(), "voxel_size_nm": state.voxel_size_nm} | state.options(
+        return {"input": state.input_identity, "voxel_size_nm": state.voxel_size_nm} | state.options(
             "zarr_chunks", "shard_shape"
         )
 
@@ -128,7 +128,7 @@ class GreyLevelStage(SlabStage):
     name = "grey levels"
 
     def fields(self) -> dict[str, Any]:
-        return {"input": self.state.source.identity()}
+        return {"input": self.state.input_identity}
 
     def requires(self) -> Sequence[str]:
         return () if self.state.source.region_readable else ("convert",)
@@ -158,7 +158,7 @@ class HistogramStage(SlabStage):
         return Binning(low, high)
 
     def fields(self) -> dict[str, Any]:
-        fields = {"input": self.state.source.identity(), "levels": [self.levels.low, self.levels.high]}
+        fields = {"input": self.state.input_identity, "levels": [self.levels.low, self.levels.high]}
         fields |= self.state.options("estimator", "polarity", "sampling_step")
         if self.state.config.estimator == "reference":
             fields |= self.state.options("percent_th_low", "percent_th_high", "eps")

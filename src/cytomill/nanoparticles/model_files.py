@@ -72,9 +72,14 @@ def save_model(directory: Path, model: FittedModel, config: NanoparticleSegConfi
     np.savez(packed, allow_pickle=False, **arrays)
     make_directories(directory)
     write_atomic(directory / PARAMETERS, packed.getvalue())
-    write_atomic(directory / RESULTS, (json.dumps(results, indent=2) + "\n").encode())
+    write_atomic(directory / RESULTS, _json(results))
     # Last: a manifest stands for the other two.
-    write_atomic(directory / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+    write_atomic(directory / MANIFEST, _json(manifest))
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    # Estimators may leave NumPy scalars in their results.
+    return (json.dumps(content, indent=2, default=lambda value: value.item()) + "\n").encode()
 
 
 def load_model(directory: Path, estimator: str) -> FittedModel:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
-
 import numpy as np
 
 
@@ -70,32 +67,3 @@ def stored_tables(tables: np.ndarray, dtype: str) -> np.ndarray:
     (Z, 256) ndarray of `dtype`
     """
     return tables if tables.dtype == np.dtype(dtype) else round_posterior(tables.astype(np.float64), dtype)
-
-
-def threshold_for(dtype: np.dtype | str, threshold: float) -> np.float16 | np.uint8:
-    """The least value of a posterior volume that counts as particle.
-
-    Parameters
-    ----------
-    dtype : float16 or uint8
-    threshold : float
-        Posterior probability in [0, 1].
-
-    Returns
-    -------
-    numpy.float16 or numpy.uint8
-        `threshold` rounded to float16, as the volume was; for uint8 ``ceil(255 threshold)``, in
-        exact decimal arithmetic.
-
-    Raises
-    ------
-    ValueError
-        If `threshold` is outside [0, 1] or `dtype` is neither of the two.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"the posterior threshold must lie in [0, 1], found {threshold}")
-    if np.dtype(dtype) == np.float16:
-        return np.float16(threshold)
-    if np.dtype(dtype) == np.uint8:
-        return np.uint8(math.ceil(255 * Fraction(repr(float(threshold)))))
-    raise ValueError(f"a posterior volume is float16 or uint8, found {np.dtype(dtype)}")

@@ -66,6 +66,7 @@ from cytomill.nanoparticles.robust_shape import (
     find_flank,
     fit_light,
     particle_share,
+    scatter,
 )
 from cytomill.nanoparticles.robust_slices import align, brightness_shift, judge_slices
 from cytomill.nanoparticles.weights import solve_pi
@@ -74,8 +75,10 @@ from cytomill.nanoparticles.weights import solve_pi
 FEWEST_VOXELS, SMALLEST_SHARE = 100, 1e-5
 #: Largest share of a stack that is believed to be particles.
 LARGEST_SHARE = 0.25
-#: A separate mode rises above the valley before it by this factor and this many standard deviations.
-MODE_RISE, MODE_SIGMAS = 1.0, 3.5
+#: The flank is followed this many bins further outside the candidates' boxes than in the whole stack.
+FURTHER = 10
+#: A separate mode rises above the valley before it by this many standard deviations.
+MODE_SIGMAS = 3.5
 
 
 def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
@@ -102,13 +105,14 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
         )
     # A mode is a window that rises above the lowest window before it; faint modes need wide windows.
     sums, rise = np.concatenate([[0.0], np.cumsum(beyond)]), 0.0
-    for width in (4, 6, 8, 12, 16, 24):
+    for width in (4, 6, 8, 12, 16, 24, 36):
         window = sums[width:] - sums[:-width]
         if len(window) <= width:
             break
         lowest = np.minimum.accumulate(window)[:-width]
         later = window[width:]
-        rise = max(rise, float(((later - MODE_RISE * lowest) / np.sqrt(flank.dispersion * (later + lowest + 1))).max()))
+        spread = np.hypot(scatter(later + 1, flank.ripple), scatter(lowest, flank.ripple))
+        rise = max(rise, float(((later - lowest) / spread).max()))
     if rise < MODE_SIGMAS:
         return FLAGGED, (
             f"flagged: no separate mode; {excess:.0f} voxels exceed the background's flank beyond bin {flank.knee}, "
@@ -368,6 +372,6 @@ def _background(counts: np.ndarray, outside: np.ndarray, flank: Flank) -> tuple[
     core = slice(1, flank.mode + 1)
     if outside[core].sum() < 0.05 * counts[core].sum():
         return flank.tail, flank.knee
-    apart = find_flank(outside)
+    apart = find_flank(outside, flank.knee + FURTHER)
     scale = counts[core].sum() / outside[core].sum()
-    return apart.tail * scale, max(flank.knee, min(apart.knee, flank.knee + 10))
+    return apart.tail * scale, max(flank.knee, apart.knee)

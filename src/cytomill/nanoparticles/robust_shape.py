@@ -28,7 +28,7 @@ RESTARTS = 6
 #: A voxelised edge is a little sharper than a straight one through a continuous plane, since no voxel
 #: centre lies on it: the log-odds of particle against rim are steeper by this factor, and lower by this
 #: offset (both measured on phantoms of two kinds).
-EDGE_STEEPNESS, EDGE_OFFSET = 1.25, -0.05
+EDGE_STEEPNESS, EDGE_OFFSET = 1.35, -0.12
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Flank:
         Last bin that the flank explains (the foot).
     tail : (256,) float64 ndarray
         Expected counts of the background alone: the histogram up to the knee, the extrapolation after it.
-    dispersion : float
-        Variance of the counts over that of Poisson counts (combs of a rescaled stack: above 1).
+    ripple : float
+        Relative scatter of the counts beyond Poisson's, see :func:`ripple_of`.
     ended : bool
         Whether counts beyond the knee exceed the extrapolation.
     """
@@ -52,7 +52,7 @@ class Flank:
     mode: int
     knee: int
     tail: np.ndarray
-    dispersion: float
+    ripple: float
     ended: bool
 
 
@@ -92,21 +92,29 @@ def _parabola(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, 
     return (t0 - slope * s[1]) / s[0], slope, c
 
 
-def roughness(counts: np.ndarray) -> float:
-    """Variance of the counts over that of Poisson counts, from third differences (1 at the least).
+def ripple_of(counts: np.ndarray) -> float:
+    """Relative standard deviation of the counts beyond Poisson's, from third differences.
 
-    A smooth histogram has none whatever its shape; the comb of a rescaled stack has.
+    A smooth histogram has none, whatever its shape; the bins of a rescaled stack hold unequal numbers
+    of its values and have some.
     """
     mean = np.convolve(counts, np.full(4, 0.25), mode="valid")
     third = np.diff(counts, n=3)
     seen = mean > 25
     if np.count_nonzero(seen) < 8:
-        return 1.0
+        return 0.0
     # 20 is the sum of the squared coefficients (1, 3, 3, 1); 0.455 the median of chi-square of one degree.
-    return max(1.0, float(np.median(third[seen] ** 2 / (20.0 * mean[seen])) / 0.455))
+    variance = third[seen] ** 2 / (20.0 * 0.455)
+    return float(np.sqrt(max(np.median((variance - mean[seen]) / mean[seen] ** 2), 0.0)))
 
 
-def find_flank(hist: np.ndarray) -> Flank:
+def scatter(total: float | np.ndarray, ripple: float) -> float | np.ndarray:
+    """Standard deviation of the sum of neighbouring bins that is expected to be `total`."""
+    # Ripples of neighbouring bins cancel in part only.
+    return np.sqrt(total + 0.5 * (ripple * total) ** 2)
+
+
+def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
     """Follow the background's right flank down to its foot.
 
     A background that falls log-concavely lies below the parabola laid through the bins last seen (in
@@ -117,6 +125,8 @@ def find_flank(hist: np.ndarray) -> Flank:
     ----------
     hist : (256,) ndarray
         Counts; bins 0 and 255 (padding, saturation) are not read.
+    last : int
+        The flank is followed to this bin at most.
     """
     counts = np.asarray(hist, np.float64).copy()
     counts[0] = counts[-1] = 0.0
@@ -124,7 +134,7 @@ def find_flank(hist: np.ndarray) -> Flank:
     mode = int(np.argmax(smooth))
     log = np.log(counts + 0.5)
     tail = counts.copy()
-    dispersion, knee, ended = roughness(counts), BINS - 2, False
+    ripple, ended = ripple_of(counts), False
     fit = (log[mode], 0.0, 0.0)
     # The flank begins where the background has fallen to a third; nearer the mode it has shoulders.
     below = np.flatnonzero(smooth[mode:] < smooth[mode] / 3)
@@ -132,14 +142,16 @@ def find_flank(hist: np.ndarray) -> Flank:
     risen = np.flatnonzero(smooth[: mode + 1] < smooth[mode] / 3)
     width = start - (int(risen[-1]) if risen.size else 0)
     window = int(np.clip(round(WINDOW_SHARE * width), WINDOW_LEAST, WINDOW_MOST))
-    for k in range(start, BINS - 2):
+    last = min(max(last, start), BINS - 3)
+    knee = last if start <= last else BINS - 2
+    for k in range(start, last + 1):
         low = max(k - window + 1, mode)
         x = np.arange(low - k, 1, dtype=np.float64)
         fit = _parabola(x, log[low : k + 1], counts[low : k + 1] + 0.5)
         ahead = np.arange(1, min(max(window // 3, 2), BINS - 2 - k) + 1, dtype=np.float64)
         predicted = np.exp(fit[0] + fit[1] * ahead + fit[2] * ahead**2).sum()
         seen = counts[k + 1 : k + 1 + len(ahead)].sum()
-        if seen > 1.25 * predicted + 5.0 * np.sqrt(dispersion * max(predicted, 1.0)) + 3.0:
+        if seen > 1.25 * predicted + 5.0 * float(scatter(max(predicted, 1.0), ripple)) + 3.0:
             knee, ended = k, True
             break
         if counts[k + 1 :].sum() < 3:
@@ -147,7 +159,7 @@ def find_flank(hist: np.ndarray) -> Flank:
             break
     x = np.arange(knee + 1, BINS) - float(knee)
     tail[knee + 1 :] = np.exp(np.minimum(fit[0] + fit[1] * x + fit[2] * x * x, log[mode]))
-    return Flank(mode, knee, tail, dispersion, ended)
+    return Flank(mode, knee, tail, ripple, ended)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ END_FRACTION = 0.5
 FEWEST_BINS = 8
 #: Drift below these (bins: root mean square, largest slice) is not told from a change of tissue, and
 #: not corrected.
-SMALLEST_DRIFT, SMALLEST_JUMP = 2.5, 6.0
+SMALLEST_DRIFT, SMALLEST_JUMP = 1.25, 5.0
 #: The two ends of a slice may disagree on its offset by this much, bins.
 FURTHEST_APART = 8.0
 #: Quantiles that place the two ends of the tissue's histogram.  Its ends move with brightness only,

@@ -26,6 +26,7 @@ from cytomill.nanoparticles.downsample import (
 )
 from cytomill.nanoparticles.estimators import choose_polarity, make_estimator
 from cytomill.nanoparticles.labels import label_unit, merge_blocks, relabel_unit
+from cytomill.nanoparticles.layout import open_array, output_layout, slab_depth
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Mixture, SlicePosterior
 from cytomill.nanoparticles.model_files import FittedModel, load_model, save_model
@@ -39,29 +40,7 @@ from cytomill.storage.stores import (
     parse_spacing,
     spacing_name,
 )
-from cytomill.storage.volumes import Volume, open_volume
-
-#: Bytes read at a time, at the most, unless one chunk along Z holds more.
-SLAB_BYTES = 64 << 20
-
-
-def _open_array(root_path: str, name: str) -> Volume:
-    root = Path(root_path)
-    if not root_path or not (root / "zarr.json").is_file():
-        raise ValueError(
-            f"root_path {root_path!r} is no Zarr v3 store (it has no zarr.json); give the folder that holds "
-            "images/{z-y-x}, or convert the volume with `cytomill convert`"
-        )
-    if not (root / name / "zarr.json").is_file():
-        raise ValueError(f"{root} has no array {name}; check the spacing (in nm, for example 50-10-10)")
-    return open_volume(f"{root}::/{name}")
-
-
-def _slab_depth(volume: Volume) -> int:
-    """Whole chunks along Z, some :data:`SLAB_BYTES`."""
-    plane = max(int(np.prod(volume.shape[1:])) * volume.dtype.itemsize, 1)
-    chunk = max(volume.chunks[0], 1)
-    return max(SLAB_BYTES // (plane * chunk), 1) * chunk
+from cytomill.storage.volumes import Volume
 
 
 class NanoparticleSegmentation:
@@ -146,7 +125,7 @@ class NanoparticleSegmentation:
             print(text, flush=True)
 
     def _images(self) -> Volume:
-        volume = _open_array(self.config.root_path, f"images/{self.config.spacing_dir}")
+        volume = open_array(self.config.root_path, f"images/{self.config.spacing_dir}")
         if volume.dtype not in (np.uint8, np.uint16):
             dtype = volume.dtype
             volume.close()
@@ -158,7 +137,7 @@ class NanoparticleSegmentation:
 
     def _rows(self, volume: Volume, compute: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
         """Rows of all slices, slab by slab."""
-        return np.concatenate([compute(first, slab) for first, slab in volume.slabs(_slab_depth(volume))])
+        return np.concatenate([compute(first, slab) for first, slab in volume.slabs(slab_depth(volume))])
 
     def fit(self) -> NanoparticleSegmentation:
         """Fit the mixture to the stack.
@@ -248,7 +227,7 @@ class NanoparticleSegmentation:
 
     def _create(self, spacing: str, shape: tuple[int, ...], inputs: list[str], **step: Any) -> StoredArray:
         config = self.config
-        chunks = fit_chunks(shape, config.zarr_chunks)
+        chunks, shards = output_layout(config, shape, config.posterior_dtype)
         done = {name: value for name, value in asdict(config).items() if name not in ("root_path", "verbose")}
         attributes: dict[str, Any] = {
             "processing": [{"step_name": "segmentation", "parameters": done}, *([step] if step else [])],
@@ -261,7 +240,7 @@ class NanoparticleSegmentation:
             shape,
             config.posterior_dtype,
             chunks,
-            config.shard_shape or default_shards(shape, config.posterior_dtype, chunks),
+            shards,
             attributes=attributes,
             overwrite=True,
         )
@@ -376,7 +355,7 @@ def label_nanoparticles(
         "border": border,
     }
     element = ball(radius)
-    with _open_array(root_path, name) as posterior:
+    with open_array(root_path, name) as posterior:
         shape = posterior.shape
         chunks = fit_chunks(shape, zarr_chunks)
         blocks = grid(shape, default_shards(shape, np.int32, chunks))

@@ -77,6 +77,8 @@ class DatasetState:
         Where this rank's kernels run.
     results : dict of str to dict of ndarray
         Reduced results of the stages so far, by stage.
+    notes : tuple of str
+        What was decided at opening, as sentences for the user.
     """
 
     dataset: str
@@ -87,11 +89,17 @@ class DatasetState:
     layout: Layout = field(default_factory=Layout)
     device: Device = field(default_factory=Device)
     results: dict[str, Arrays] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def source(self) -> Volume:
         """The input as it lies on disk."""
         return open_volume(self.input)
+
+    @cached_property
+    def input_identity(self) -> dict[str, Any]:
+        """What tells a changed input: sizes, times, a checksum of the header; looked at once a process."""
+        return self.source.identity()
 
     @property
     def image(self) -> Volume | StoredArray:

@@ -90,8 +90,10 @@ class StageTiming:
         Wall time of the stage.
     busy_seconds : list of float
         Time inside units, a number a rank.
-    bytes : int
-        Bytes read and written.
+    voxels : int
+        Voxels that the units covered.
+    bytes_written : int
+        Bytes of the shards that the units wrote, compressed.
     peak_memory_bytes : list of int
         Peak resident memory, a number a rank; empty when not measured.
     predicted_bytes : int or None
@@ -102,7 +104,8 @@ class StageTiming:
     units: int
     seconds: float
     busy_seconds: list[float] = field(default_factory=list)
-    bytes: int = 0
+    voxels: int = 0
+    bytes_written: int = 0
     peak_memory_bytes: list[int] = field(default_factory=list)
     predicted_bytes: int | None = None
 
@@ -114,9 +117,9 @@ class StageTiming:
         return min(1.0, sum(self.busy_seconds) / (self.seconds * len(self.busy_seconds)))
 
     @property
-    def bytes_per_second(self) -> float | None:
+    def voxels_per_second(self) -> float | None:
         """Throughput over wall time; None when nothing was counted."""
-        return self.bytes / self.seconds if self.bytes and self.seconds > 0 else None
+        return self.voxels / self.seconds if self.voxels and self.seconds > 0 else None
 
     @property
     def memory_ratio(self) -> float | None:

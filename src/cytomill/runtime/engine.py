@@ -289,7 +289,8 @@ class Engine:
             raise
         except Exception as error:
             raise JobFailed(
-                f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}: {sentence(error)}"
+                f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}: "
+                f"{sentence(error)}"
             ) from error
 
     # -- units -----------------------------------------------------------------------------------
@@ -395,6 +396,7 @@ class Engine:
             seconds=computed - began,
             commit_s=time.monotonic() - computed,
             wait_s=waited,
+            voxels=unit.cost,
             bytes=sum(record.size or 0 for record in records),
         )
         return partials

@@ -15,6 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,50 @@ def _who(owner: dict[str, Any]) -> str:
         f"host {owner.get('host', '?')}, pid {owner.get('pid', '?')}, "
         f"launch {owner.get('launch', '?')}, since {owner.get('since', '?')}"
     )
+
+
+def _process_alive(owner: dict[str, Any], me: dict[str, Any]) -> bool | None:
+    """Whether the owner's process runs; None where it cannot be seen from here."""
+    if not me["boot"] or any(owner.get(k) != me[k] for k in ("host", "boot", "pid_namespace")):
+        return None
+    started = _process_start(int(owner.get("pid", 0)))
+    return started is not None and started == owner.get("started")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a campaign's lock, as far as it can be told without waiting.
+
+    Parameters
+    ----------
+    text : str
+        Host, pid, launch and since when.
+    launch : str
+        Name of the launch.
+    alive : bool
+        Whether it runs: by its process where that can be seen, else by the age of its heartbeat.
+    """
+
+    text: str
+    launch: str
+    alive: bool
+
+
+def read_owner(folder: Path) -> Owner | None:
+    """Return who holds the lock of a campaign's folder, None where nobody does; takes and changes nothing."""
+    lock = CampaignLock(folder, "")
+    try:
+        owner, _ = lock._read()
+        age_s = time.time() - lock.path.stat().st_mtime
+    except FileNotFoundError:
+        return None
+    if owner is None:
+        return None
+    alive = _process_alive(owner, _identity(""))
+    if alive is None:
+        # Clocks of two nodes differ by seconds at most where jobs run at all: twice the patience is enough.
+        alive = age_s < 2 * _PERIODS * lock.period_s
+    return Owner(_who(owner), str(owner.get("launch", "")), alive)
 
 
 class CampaignLock:
@@ -170,12 +215,10 @@ class CampaignLock:
         if owner.get("slurm_job") and owner["slurm_job"] == me["slurm_job"]:
             if me["slurm_restarts"] > owner.get("slurm_restarts", 0):
                 return f"Slurm job {owner['slurm_job']} was requeued since"
-        if me["boot"] and all(owner.get(k) == me[k] for k in ("host", "boot", "pid_namespace")):
-            started = _process_start(int(owner.get("pid", 0)))
-            if started == owner.get("started") and started is not None:
-                return None
-            return "its process is gone"
-        return self._watch(owner)
+        alive = _process_alive(owner, me)
+        if alive is None:
+            return self._watch(owner)
+        return None if alive else "its process is gone"
 
     def _watch(self, owner: dict[str, Any]) -> str | None:
         wait_s = _PERIODS * self.period_s
