@@ -8,10 +8,12 @@ import numpy as np
 
 from cytomill.campaign.config import Campaign, load_campaign
 from cytomill.campaign.launches import new_launch_id
-from cytomill.campaign.run import TELEMETRY, open_datasets, store_resolved
+from cytomill.campaign.opening import keep_timed_names, open_datasets, write_resolved
+from cytomill.campaign.run import TELEMETRY
 from cytomill.phantoms.nanoparticles import make_volume
-from cytomill.runtime.engine import Engine, Policy
+from cytomill.runtime.engine import Engine
 from cytomill.runtime.ledger import Journal, next_launch, replay
+from cytomill.runtime.planning import Policy
 from cytomill.runtime.ranks import SoloWorld
 from cytomill.runtime.telemetry import Telemetry
 
@@ -68,7 +70,8 @@ def run_waves(campaign: Campaign, until: str | None = None, attempts: int = 3) -
     """Run a campaign's stages in this process, up to and without the stage `until`."""
     root = campaign.output
     root.mkdir(parents=True, exist_ok=True)
-    campaign = store_resolved(campaign)
+    campaign = keep_timed_names(campaign)
+    write_resolved(campaign)
     launch = next_launch(root, new_launch_id())
     opened = open_datasets(campaign)
     journal = Journal(root, launch, 0)

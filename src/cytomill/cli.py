@@ -14,6 +14,9 @@ def main(arguments: Sequence[str]) -> int:
     """Parse `arguments` and run the subcommand; returns the exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
+    if options.command == "run" and options.preview is None:
+        # A rank's exception must reach the hook that ends the others too.
+        return options.run(options)
     try:
         return options.run(options)
     except (ValueError, FileNotFoundError) as error:

@@ -9,7 +9,7 @@ import pytest
 from small_campaigns import run_waves, small_campaign
 
 from cytomill.campaign.config import CampaignError
-from cytomill.campaign.run import RESOLVED
+from cytomill.campaign.opening import RESOLVED
 from cytomill.campaign.verify import verify
 from cytomill.runtime.ledger import JOURNALS, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from cytomill.kernels.binning import Binning, to_bins
 from cytomill.kernels.histogram import histogram_256
+from cytomill.kernels.lookup import apply_table
 
 
 @settings(max_examples=60, deadline=None)
@@ -44,6 +46,16 @@ def test_a_device_array_is_counted_by_its_own_module(monkeypatch):
     assert cupy.calls == ["asarray", "bincount"]
     assert counts.dtype == np.int64
     assert np.array_equal(counts.get(), histogram_256(image))
+
+
+def test_host_arrays_stay_on_the_host_where_cupy_is_installed(monkeypatch):
+    cupy = fake_cupy(monkeypatch)
+    image = np.random.default_rng(0).integers(0, 256, (7, 9), np.uint8)
+    binned = to_bins(image, Binning(reverse=True))
+    counts = histogram_256(binned)
+    looked_up = apply_table(binned, np.arange(256, dtype=np.uint8))
+    assert cupy.calls == []
+    assert all(type(array) is np.ndarray for array in (binned, counts, looked_up))
 
 
 @pytest.mark.gpu

@@ -38,6 +38,7 @@ def test_tables_are_stored_as_they_are_or_rounded_on():
     exact = posterior_tables(PI, P_NP, P_BG, 1e-12, dtype="uint8")
     assert rounded.dtype == np.uint8
     assert np.abs(rounded.astype(int) - exact).max() <= 1
+    assert np.array_equal(stored_tables(exact, "float16"), (exact / 255).astype(np.float16))
 
 
 def test_other_types_are_refused():

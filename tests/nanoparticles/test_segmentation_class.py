@@ -11,6 +11,7 @@ from cytomill.kernels.binning import Binning, to_bins
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.downsample import downsample_posterior
 from cytomill.nanoparticles.labels import label_volume
+from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.segmentation import NanoparticleSegmentation, label_nanoparticles
 from cytomill.nanoparticles.slabs import slab_histograms, slab_posterior
 from cytomill.storage.stores import open_store
@@ -205,6 +206,15 @@ def test_the_downsampled_posterior_has_its_own_spacing(root):
     assert coarse.voxel_size_nm == (100, 50, 50) and coarse.attributes["spacing"] == [100, 50, 50]
     assert np.array_equal(coarse.read(), downsample_posterior(fine, (2, 5, 5)))
     assert open_volume(f"{root}::/labels/nps/posterior/100-50-50").voxel_size_nm == (100, 50, 50)
+
+
+@pytest.mark.parametrize(
+    ("shard_shape", "shards"),
+    [((4, 100, 700), (4, 64, 640)), ((1, 1, 1), (1, 64, 64)), (None, (1, 128, 128))],
+)
+def test_shards_are_whole_chunks(shard_shape, shards, root):
+    layout = output_layout(settings(root, shard_shape=shard_shape), (6, 96, 128), np.float16)
+    assert layout == ((1, 64, 64), shards)
 
 
 def test_outputs_say_what_they_were_made_of(root):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cytomill.campaign.config import load_campaign
-from cytomill.campaign.run import open_datasets
+from cytomill.campaign.opening import open_datasets
 from cytomill.kernels.binning import Binning, choose_binning
 from cytomill.nanoparticles.estimators import choose_polarity
 from cytomill.nanoparticles.posterior import stored_tables

@@ -54,7 +54,7 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
                 units[key] += 1
                 busy[key][rank] += seconds
                 written[key] += event["bytes"]
-                voxels[key] += event["voxels"]
+                voxels[key] += event.get("voxels", 0)
                 first_last = span[key].setdefault(event["launch"], [end - seconds, end])
                 first_last[0] = min(first_last[0], end - seconds)
                 first_last[1] = max(first_last[1], end)

@@ -5,43 +5,45 @@ Every rank runs :func:`run`; all of them return the same exit code.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cytomill import __version__
 from cytomill.campaign.config import Campaign, CampaignError, from_resolved, load_campaign, resolved
 from cytomill.campaign.launches import new_launch_id
-from cytomill.campaign.pipelines import PIPELINES, waves
+from cytomill.campaign.opening import (
+    OpenCampaign,
+    changed_since,
+    keep_timed_names,
+    open_datasets,
+    restore_results,
+    stored_campaign,
+    write_resolved,
+)
 from cytomill.campaign.provenance import collect
 from cytomill.kernels.devices import Device
 from cytomill.runtime.devices import Binding, bind
-from cytomill.runtime.engine import Engine, Policy
+from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
 from cytomill.runtime.launcher import check_world
 from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
-from cytomill.runtime.lock import CampaignLock, CampaignLocked
+from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, measure_baseline
 from cytomill.runtime.numba_cache import warm
+from cytomill.runtime.planning import Policy, changes_sentence
 from cytomill.runtime.ranks import SoloWorld, World, connect, install_abort_hook
 from cytomill.runtime.signals import stop_reason
-from cytomill.runtime.stage import Stage
 from cytomill.runtime.telemetry import Telemetry
-from cytomill.storage.durable import write_atomic
 
 log = logging.getLogger(__name__)
 
-RESOLVED = "campaign.json"
 TELEMETRY = "telemetry"
-CPU = Device()
-_TIMED_NAME = re.compile(r"nps-\d{8}-\d{6}")
 
 
 @dataclass(frozen=True)
@@ -63,75 +65,6 @@ class RunOptions:
     retry: bool = False
 
 
-@dataclass
-class OpenCampaign:
-    """A campaign on one rank: its datasets opened, their stages built."""
-
-    campaign: Campaign
-    states: dict[str, Any] = field(default_factory=dict)
-    stages: dict[str, Sequence[Stage]] = field(default_factory=dict)
-    set_aside: dict[str, str] = field(default_factory=dict)
-
-    def waves(self) -> list[list[Stage]]:
-        """Stages that run together, in order."""
-        pipelines = {dataset.name: dataset.pipeline for dataset in self.campaign.datasets}
-        return waves([(pipelines[name], stages) for name, stages in self.stages.items()])
-
-
-def open_datasets(
-    campaign: Campaign, device: Device = CPU, only: Sequence[str] | None = None
-) -> OpenCampaign:
-    """Open every dataset (headers only); one that cannot be used is set aside with its sentence."""
-    opened = OpenCampaign(campaign)
-    for dataset in campaign.datasets:
-        if only is not None and dataset.name not in only:
-            continue
-        pipeline = PIPELINES[dataset.pipeline]
-        try:
-            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, device)
-            opened.stages[dataset.name] = pipeline.stages(state)
-            opened.states[dataset.name] = state
-        except (ValueError, OSError) as error:
-            opened.set_aside[dataset.name] = f"dataset {dataset.name}: {error}"
-    return opened
-
-
-def store_resolved(campaign: Campaign) -> Campaign:
-    """Write the campaign as resolved beside its results; timed names stay those of its first run."""
-    path = campaign.output / RESOLVED
-    if path.exists():
-        before = {d.name: d for d in from_resolved(json.loads(path.read_text())).datasets}
-        campaign = replace(
-            campaign, datasets=tuple(_keep_name(d, before.get(d.name)) for d in campaign.datasets)
-        )
-    write_atomic(path, json.dumps(resolved(campaign), indent=1).encode())
-    return campaign
-
-
-def _keep_name(dataset: Any, before: Any) -> Any:
-    name = getattr(dataset.options, "model_name", None)
-    if before is None or name is None or not _TIMED_NAME.fullmatch(name):
-        return dataset
-    return replace(dataset, options=replace(dataset.options, model_name=before.options.model_name))
-
-
-def stored_campaign(folder: Path) -> Campaign:
-    """The campaign whose results are in `folder`.
-
-    Raises
-    ------
-    CampaignError
-        If there is none.
-    """
-    path = folder / RESOLVED
-    try:
-        return from_resolved(json.loads(path.read_text()))
-    except FileNotFoundError:
-        raise CampaignError(
-            f"{folder} holds no campaign ({RESOLVED} is missing); give the output folder of 'cytomill run'"
-        ) from None
-
-
 def run(source: Path, options: RunOptions) -> int:
     """Run a campaign on all ranks; returns the exit code, the same on every rank.
 
@@ -144,13 +77,17 @@ def run(source: Path, options: RunOptions) -> int:
     """
     world = connect()
     install_abort_hook(world)
-    check_world(world.size)
+    try:
+        check_world(world.size)
+    except RuntimeError as mismatch:
+        say(str(mismatch))
+        return int(ExitCode.REFUSED)
     logging.basicConfig(format="cytomill: %(message)s", level=logging.WARNING, stream=sys.stderr)
     lock: CampaignLock | None = None
     code, message = ExitCode.FINISHED, ""
     try:
         campaign, launch, lock = _begin(world, source, options)
-        code = _run_locked(world, campaign, launch, options)
+        code = _run_locked(world, campaign, launch, lock, options)
     except Refused as refusal:
         code, message = ExitCode.REFUSED, f"refused: {refusal}"
     except CampaignLocked as locked:
@@ -189,7 +126,7 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
                 say(taken_over)
             # Only now: a launch that held the lock until this moment may have counted further.
             launch = next_launch(campaign.output, new_launch_id())
-            answer = (None, launch, resolved(store_resolved(campaign)))
+            answer = (None, launch, resolved(keep_timed_names(campaign)))
         except CampaignLocked as locked:
             lock = None
             answer = (CampaignLocked, str(locked), None)
@@ -203,7 +140,9 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
     return from_resolved(stored), text, lock
 
 
-def _run_locked(world: World, campaign: Campaign, launch: str, options: RunOptions) -> ExitCode:
+def _run_locked(
+    world: World, campaign: Campaign, launch: str, lock: CampaignLock | None, options: RunOptions
+) -> ExitCode:
     from cytomill.campaign.finish import REPORT, finish
 
     began = time.time()
@@ -217,8 +156,9 @@ def _run_locked(world: World, campaign: Campaign, launch: str, options: RunOptio
     )
     journal = Journal(output, launch, world.rank)
     state = _replay(world, output)
-    _announce(world, campaign, launch, binding, journal)
+    _announce(world, campaign, launch, binding, journal, lock)
     opened = _open_together(world, campaign, binding.device)
+    _settle_changes(world, opened, state, options)
     engine = Engine(
         world,
         output,
@@ -258,13 +198,21 @@ def _replay(world: World, output: Path) -> LedgerState | None:
     return state
 
 
-def _announce(world: World, campaign: Campaign, launch: str, binding: Binding, journal: Journal) -> None:
+def _announce(
+    world: World,
+    campaign: Campaign,
+    launch: str,
+    binding: Binding,
+    journal: Journal,
+    lock: CampaignLock | None,
+) -> None:
     """Gather where the ranks are; rank 0 says and records it (collective)."""
     me = {"rank": world.rank, "host": world.host, "device": binding.label, "pid": os.getpid()}
-    everyones = world.gather((me, binding.notes))
-    if everyones is None:
+    everyones = world.gather((me, binding.notes, process_identity()))
+    if everyones is None or lock is None:
         return
-    ranks = [entry for entry, _ in everyones]
+    lock.record_ranks([identity for _, _, identity in everyones])
+    ranks = [entry for entry, _, _ in everyones]
     provenance = collect({"launch": launch, "ranks": ranks})
     journal.launch_line(version=__version__, provenance=provenance, run=asdict(campaign.run))
     hosts = sorted({rank["host"] for rank in ranks})
@@ -272,7 +220,7 @@ def _announce(world: World, campaign: Campaign, launch: str, binding: Binding, j
         f"{__version__}, campaign {campaign.name}: {_count(len(campaign.datasets), 'dataset')} on "
         f"{_count(world.size, 'rank')} ({', '.join(hosts)}), results in {campaign.output}"
     )
-    for note in sorted({note for _, notes in everyones for note in notes}):
+    for note in sorted({note for _, notes, _ in everyones for note in notes}):
         say(note)
 
 
@@ -297,6 +245,20 @@ def _open_together(world: World, campaign: Campaign, device: Device) -> OpenCamp
             for note in state.notes:
                 say(note)
     return opened
+
+
+def _settle_changes(
+    world: World, opened: OpenCampaign, ledger: LedgerState | None, options: RunOptions
+) -> None:
+    """Refuse changed fields before anything is touched, or write the campaign down (collective)."""
+    changes: list[str] = []
+    if ledger is not None:
+        changes = changed_since(opened, ledger)
+        if options.update or not changes:
+            write_resolved(opened.campaign)
+    changes = world.bcast(changes)
+    if changes and not options.update:
+        raise Refused(changes_sentence(changes))
 
 
 def _policy(world: World, campaign: Campaign, options: RunOptions) -> Policy:
@@ -346,32 +308,6 @@ def run_unit(output: Path, dataset: str, stage_name: str, unit_index: int, resul
             run_as_child(stage, known.units[unit_index], output, result)
             return
         stage.accept(load_arrays(output, known.reduced))
-
-
-def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]:
-    """Give every opened dataset the results that the ledger has.
-
-    Returns
-    -------
-    dict of str to str
-        Datasets that are not complete, and why.
-    """
-    from cytomill.runtime.ledger import load_arrays
-
-    incomplete = dict(opened.set_aside)
-    for name, stages in opened.stages.items():
-        for stage in stages:
-            known = ledger.stages.get((name, stage.name))
-            if known is None or not known.complete:
-                why = (
-                    known.refused
-                    if known is not None and known.refused
-                    else f"stage {stage.name} is not complete"
-                )
-                incomplete[name] = f"dataset {name}: {why}"
-                break
-            stage.accept(load_arrays(opened.campaign.output, known.reduced))
-    return incomplete
 
 
 def write_reports(folder: Path) -> Path:

@@ -14,8 +14,9 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
+from cytomill.campaign.opening import RESOLVED, open_datasets, stored_campaign
 from cytomill.campaign.pipelines import PIPELINES
-from cytomill.campaign.run import RESOLVED, TELEMETRY, open_datasets, stored_campaign
+from cytomill.campaign.run import TELEMETRY
 from cytomill.reports.terminal import StatusRow, status_table
 from cytomill.runtime.ledger import StageState, replay
 from cytomill.runtime.lock import read_owner
@@ -183,7 +184,8 @@ def _stage_status(
     given_up = known.set_aside(attempts)
     row = StageStatus(dataset, name, WAITING, len(known.units), len(known.done), len(given_up))
     if running is not None:
-        row.in_flight = sum(_since(running, launch) for unit in known.suspects() for launch, _ in known.open[unit])
+        open_by = [launch for unit in known.suspects() for launch, _ in known.open[unit]]
+        row.in_flight = sum(_since(running, launch) for launch in open_by)
     for unit, failures in sorted(known.failures.items()):
         if unit not in known.done:
             row.errors.append(f"unit {unit} {known.units[unit].region}: {failures[-1]}")
@@ -268,7 +270,9 @@ def render_status(status: CampaignStatus) -> Group:
         for row in status.stages
     ]
     errors = dict.fromkeys(
-        f"{row.dataset}, {row.stage}: {error}" if row.stage else error for row in status.stages for error in row.errors
+        f"{row.dataset}, {row.stage}: {error}" if row.stage else error
+        for row in status.stages
+        for error in row.errors
     )
     lines = [Text(text) for text in dict.fromkeys((*errors, *status.notes))]
     return Group(Text(head), status_table(rows), *lines)

@@ -16,10 +16,9 @@ from typing import Any
 
 from cytomill.campaign.config import Campaign, CampaignError
 from cytomill.campaign.launches import new_launch_id
-from cytomill.campaign.run import RESOLVED, open_datasets, stored_campaign
+from cytomill.campaign.opening import RESOLVED, open_datasets, stored_campaign
 from cytomill.kernels.checksum import crc32c_of
 from cytomill.reports.quantities import bytes_text, seconds_text
-from cytomill.runtime.engine import as_json
 from cytomill.runtime.ledger import (
     JOURNALS,
     Journal,
@@ -33,6 +32,7 @@ from cytomill.runtime.ledger import (
     replay,
 )
 from cytomill.runtime.lock import CampaignLock
+from cytomill.runtime.planning import as_json
 from cytomill.storage.durable import ShardRecord, check
 from cytomill.storage.volumes import Volume
 

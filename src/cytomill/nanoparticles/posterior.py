@@ -55,7 +55,7 @@ def round_posterior(posterior: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def stored_tables(tables: np.ndarray, dtype: str) -> np.ndarray:
-    """Tables in the type of the posterior volume: as they are, or float16 rounded on to uint8.
+    """Tables in the type of the posterior volume: as they are, or rounded on to the other type.
 
     Parameters
     ----------
@@ -66,4 +66,7 @@ def stored_tables(tables: np.ndarray, dtype: str) -> np.ndarray:
     -------
     (Z, 256) ndarray of `dtype`
     """
-    return tables if tables.dtype == np.dtype(dtype) else round_posterior(tables.astype(np.float64), dtype)
+    if tables.dtype == np.dtype(dtype):
+        return tables
+    scale = 255 if tables.dtype == np.uint8 else 1
+    return round_posterior(tables.astype(np.float64) / scale, dtype)

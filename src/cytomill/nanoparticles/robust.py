@@ -24,8 +24,8 @@ solved on the histogram whose bins up to the foot are merged into one, so that a
 tissue gets no particles for it.
 
 Slices that are blank, constant or saturated are set aside.  Drift of brightness moves tissue and
-particles together; it is measured at the ends of the tissue's histogram, and left alone below a root mean square of 2.5
-bins, where a change of tissue looks the same.
+particles together; it is measured at the ends of the tissue's histogram, and left alone below a root
+mean square of 1.25 bins, where a change of tissue looks the same.
 
 Verdicts
 --------
@@ -42,7 +42,7 @@ changes, and loads above 25 %.  Below some 200 particle voxels in the stack ther
 
 Sources: McLachlan & Peel, Finite Mixture Models (2000); Walther, Stat. Sci. 24 (2009) 319, on
 log-concave components; the half-maximum rule is common practice for edges under a symmetric blur.
-The steepness of S (1.25) was calibrated on phantoms.
+The steepness and offset of S were measured on phantoms (seeds other than those of the tests).
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
         rise = max(rise, float(((later - lowest) / spread).max()))
     if rise < MODE_SIGMAS:
         return FLAGGED, (
-            f"flagged: no separate mode; {excess:.0f} voxels exceed the background's flank beyond bin {flank.knee}, "
-            "but they fall without a valley, so intensity alone cannot tell particles from bright tissue"
+            f"flagged: no separate mode; {excess:.0f} voxels exceed the background's flank beyond "
+            f"bin {flank.knee}, but they fall without a valley, so intensity alone cannot tell particles from bright tissue"
         )
     if excess > LARGEST_SHARE * counts.sum():
         return FLAGGED, (
-            f"flagged: no separate mode of particles; the bright mode holds {excess / counts.sum():.0%} of the "
-            f"voxels, more than the {LARGEST_SHARE:.0%} believed to be particles"
+            f"flagged: no separate mode of particles; the bright mode holds {excess / counts.sum():.0%} of "
+            f"the voxels, more than the {LARGEST_SHARE:.0%} believed to be particles"
         )
     return PARTICLES, (
         f"particles: a separate mode beyond bin {flank.knee}, {excess / counts.sum():.3%} of the voxels"
@@ -196,7 +196,8 @@ class RobustEstimator:
             return Thresholds(BINS - 1, BINS, usable, notes)
         flank = find_flank(fill_comb(align(hist_slices[taken], shift[taken]).sum(0)))
         if shift.any():
-            notes += (f"brightness drifts by {shift.min():+.1f} to {shift.max():+.1f} bins; thresholds follow",)
+            span = f"{shift.min():+.1f} to {shift.max():+.1f}"
+            notes += (f"brightness drifts by {span} bins; thresholds follow",)
         return Thresholds(
             flank.knee, BINS, usable, notes, np.rint(shift).astype(np.int64) if shift.any() else None
         )

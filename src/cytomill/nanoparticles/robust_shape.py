@@ -12,6 +12,8 @@ BINS = 256
 #: Width of the stretch of flank that a parabola is laid through, over the background's width at a third
 #: of its height; limits in bins.  The parabola is tested on a third as many bins ahead.
 WINDOW_SHARE, WINDOW_LEAST, WINDOW_MOST = 0.3, 6, 32
+#: Voxels beyond the end of a flank that are more than stragglers.
+FEWEST_LEFT = 20
 #: Straight-edge profile: distances from the edge in units of the blur.  Particles are a few voxels wide,
 #: so that this band holds most of what they brighten, at least EDGE_LEAST.
 EDGE_REACH = 3.5
@@ -28,7 +30,7 @@ RESTARTS = 6
 #: A voxelised edge is a little sharper than a straight one through a continuous plane, since no voxel
 #: centre lies on it: the log-odds of particle against rim are steeper by this factor, and lower by this
 #: offset (both measured on phantoms of two kinds).
-EDGE_STEEPNESS, EDGE_OFFSET = 1.35, -0.12
+EDGE_STEEPNESS, EDGE_OFFSET = 1.35, -0.14
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def fill_comb(hist: np.ndarray) -> np.ndarray:
     nothing is lost; a histogram without gaps comes back as it was.  The ends (padding, saturation) stay.
     """
     hist = np.asarray(hist, np.float64)
-    inner = np.flatnonzero(hist[1:-1] > 0.01 * np.median(hist[1:-1][hist[1:-1] > 0]) if hist[1:-1].any() else []) + 1
+    if not hist[1:-1].any():
+        return hist.copy()
+    inner = np.flatnonzero(hist[1:-1] > 0.01 * np.median(hist[1:-1][hist[1:-1] > 0])) + 1
     if len(inner) < 3 or np.median(np.diff(inner)) <= 1 and np.mean(np.diff(inner) > 1) < 0.05:
         return hist.copy()
     edges = np.concatenate([[inner[0] - 0.5], 0.5 * (inner[1:] + inner[:-1]), [inner[-1] + 0.5]])
@@ -77,16 +81,15 @@ def fill_comb(hist: np.ndarray) -> np.ndarray:
 
 
 def _parabola(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[float, float, float]:
-    """Weighted least squares of ``y = a + b x + c x²`` with c ≤ 0 and b ≤ 0 (a log-concave, falling flank)."""
+    """Weighted least squares of ``y = a + b x + c x²`` with c ≤ 0 (log-concave)."""
     s = [float((weight * x**k).sum()) for k in range(5)]
     t = [float((weight * y * x**k).sum()) for k in range(3)]
-    det = s[0] * (s[2] * s[4] - s[3] ** 2) - s[1] * (s[1] * s[4] - s[2] * s[3]) + s[2] * (s[1] * s[3] - s[2] ** 2)
+    minors = s[2] * s[4] - s[3] ** 2, s[1] * s[4] - s[2] * s[3], s[1] * s[3] - s[2] ** 2
+    determinant = s[0] * minors[0] - s[1] * minors[1] + s[2] * minors[2]
     c = 0.0
-    if abs(det) > 1e-9 * max(s[0] * s[2] * s[4], 1e-300):
-        c = (
-            s[0] * (s[2] * t[2] - t[1] * s[3]) - s[1] * (s[1] * t[2] - t[1] * s[2]) + t[0] * (s[1] * s[3] - s[2] ** 2)
-        ) / det
-    c = min(c, 0.0)
+    if abs(determinant) > 1e-9 * max(s[0] * s[2] * s[4], 1e-300):
+        last = s[0] * (s[2] * t[2] - t[1] * s[3]) - s[1] * (s[1] * t[2] - t[1] * s[2]) + t[0] * minors[2]
+        c = min(last / determinant, 0.0)
     t0, t1 = t[0] - c * s[2], t[1] - c * s[3]
     slope = (s[0] * t1 - s[1] * t0) / max(s[0] * s[2] - s[1] ** 2, 1e-300)
     return (t0 - slope * s[1]) / s[0], slope, c
@@ -154,8 +157,11 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
         if seen > 1.25 * predicted + 5.0 * float(scatter(max(predicted, 1.0), ripple)) + 3.0:
             knee, ended = k, True
             break
-        if counts[k + 1 :].sum() < 3:
-            knee = k
+        left = counts[k + 1 :].sum()
+        far = np.arange(1, BINS - 1 - k, dtype=np.float64)
+        if np.exp(np.minimum(fit[0] + fit[1] * far + fit[2] * far**2, 50.0)).sum() < 1.0:
+            # The flank is at its end; what is left, if anything, is too thin for the bins just ahead.
+            knee, ended = k, bool(left >= FEWEST_LEFT)
             break
     x = np.arange(knee + 1, BINS) - float(knee)
     tail[knee + 1 :] = np.exp(np.minimum(fit[0] + fit[1] * x + fit[2] * x * x, log[mode]))

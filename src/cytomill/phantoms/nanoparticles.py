@@ -79,7 +79,7 @@ class NanoparticlePhantom:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"a phantom needs a shape of three positive numbers (Z, Y, X), not {self.shape}")
         if not 0.0 <= self.load <= MAX_LOAD:
-            raise ValueError(f"load is the fraction of voxels that are particle, 0 to {MAX_LOAD}, not {self.load}")
+            raise ValueError(f"load is the share of particle voxels, 0 to {MAX_LOAD}, not {self.load}")
         if np.dtype(self.dtype) not in (np.dtype("uint8"), np.dtype("uint16")):
             raise ValueError(f"a phantom is uint8 or uint16, not {self.dtype}")
         if self.polarity not in ("bright", "dark"):
@@ -92,7 +92,8 @@ class NanoparticlePhantom:
         rng = np.random.default_rng([self.seed, 1])
         extent = np.array([self.shape[0] * Z_STEP, self.shape[1], self.shape[2]])
         counts = np.ceil(extent / CELL_SPACING).astype(int) + 2
-        lattice = np.stack(np.meshgrid(*(np.arange(n) - 0.5 for n in counts), indexing="ij"), -1).reshape(-1, 3)
+        axes = (np.arange(n) - 0.5 for n in counts)
+        lattice = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
         return (lattice + rng.uniform(-0.38, 0.38, lattice.shape)) * CELL_SPACING
 
     @cached_property
@@ -139,16 +140,15 @@ class NanoparticlePhantom:
             return 0.0
         phase = np.random.default_rng([self.seed, 3]).uniform(0, 2 * np.pi, 2)
         turns = z / max(self.shape[0], 8)
-        wave = 0.7 * np.sin(2 * np.pi * 1.3 * turns + phase[0]) + 0.3 * np.sin(2 * np.pi * 4.1 * turns + phase[1])
-        return float(self.drift * wave)
+        slow, quick = np.sin(2 * np.pi * np.array([1.3, 4.1]) * turns + phase)
+        return float(self.drift * (0.7 * slow + 0.3 * quick))
 
     def _tissue(self, z: int, rng: np.random.Generator) -> np.ndarray:
         """(Y, X) float64 grey levels of the tissue of slice `z`, without detector."""
         _, y, x = self.shape
         step = 2
-        grid = np.stack(
-            np.meshgrid([z * Z_STEP], np.arange(0, y + step, step), np.arange(0, x + step, step), indexing="ij"), -1
-        )[0]
+        axes = [z * Z_STEP], np.arange(0, y + step, step), np.arange(0, x + step, step)
+        grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1)[0]
         near, owner = self._tree.query(grid.reshape(-1, 3), k=2)
         near = near.reshape(*grid.shape[:2], 2)
         to_wall = 0.5 * (near[..., 1] - near[..., 0])

@@ -9,67 +9,30 @@ eight ranks evenly::
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cytomill.runtime.arrays import concatenate
 from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environment_failure, sentence
-from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, epoch_key, load_arrays
-from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, predicted_peak_bytes
+from cytomill.runtime.ledger import Journal, LedgerState, UnitDone, load_arrays
+from cytomill.runtime.memory import PlanDoesNotFit, predicted_peak_bytes
+from cytomill.runtime.planning import Policy, StagePlan, WavePlanner
 from cytomill.runtime.ranks import World
 from cytomill.runtime.sharing import make_sharing
-from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit
+from cytomill.runtime.stage import Arrays, DatasetRefused, Stage
 from cytomill.runtime.suspects import run_in_child
 from cytomill.runtime.telemetry import Progress, Telemetry, peak_memory_bytes, reset_peak_memory
-from cytomill.storage.durable import check, seal
+from cytomill.storage.durable import ShardRecord, seal
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How failures and changes are met.
-
-    Parameters
-    ----------
-    attempts : int
-        Failures of one unit before it is set aside.
-    max_failures : int
-        Failed attempts in one launch before the job ends; 0 ends it at the first.
-    update : bool
-        Redo the stages whose fields changed, instead of refusing.
-    retry : bool
-        Give units and datasets set aside by earlier launches new attempts.
-    memory : MemoryLimit or None
-        Limit of all ranks of a node; None asks the machine.
-    """
-
-    attempts: int = 3
-    max_failures: int = 100
-    update: bool = False
-    retry: bool = False
-    memory: MemoryLimit | None = None
-
-
-@dataclass
-class StagePlan:
-    """What rank 0 tells every rank about one stage of a wave."""
-
-    epoch: str = ""
-    units: list[Unit] = field(default_factory=list)
-    pending: list[int] = field(default_factory=list)
-    suspects: list[int] = field(default_factory=list)
-    result: Arrays | None = None
-    skip: str | None = None
-
-
-Finished = list[tuple[int, int, Arrays]]
+#: What a unit gave: its partial results, and its shards as the ledger lists them.
+Outcome = tuple[Arrays, list[ShardRecord]]
+Finished = list[tuple[int, int, Outcome]]
 Queue = list[tuple[int, int]]
 
 
@@ -115,6 +78,7 @@ class Engine:
         self.telemetry = telemetry
         self.policy = policy
         self.child_command = child_command
+        self.planner = None if state is None else WavePlanner(root, state, journal, policy, world.local_size)
         self.sharing = make_sharing(world, sharing_mode, self._tick)
         #: Datasets set aside, and why; the same on every rank.
         self.set_aside: dict[str, str] = {}
@@ -122,7 +86,6 @@ class Engine:
         self.worked = False
         self._failures = 0  # of all ranks, on rank 0, between rounds
         self._own_failures = 0  # so that one rank need not wait for the round's end
-        self._newest: dict[str, tuple[str, int]] = {}
         self._progress: Progress | None = None
         self._done_before = 0
 
@@ -181,88 +144,13 @@ class Engine:
         answer: tuple[str, list[StagePlan]] = ("", [])
         if self.world.rank == 0:
             try:
-                answer = ("", self._plan(stages))
+                answer = ("", self.planner.plan(stages))
             except (Refused, PlanDoesNotFit) as refusal:
                 answer = (str(refusal), [])
         refusal, plans = self.world.bcast(answer)
         if refusal:
             raise Refused(refusal)
         return plans
-
-    def _plan(self, stages: Sequence[Stage]) -> list[StagePlan]:
-        changes: list[str] = []
-        refused = False
-        for stage in stages:
-            known = self.state.stages.get((stage.dataset, stage.name))
-            if known is not None:
-                changed = changed_fields(stage, known)
-                changes += changed
-                refused = refused or bool(changed) and not self._update_under_way(known)
-        if refused and not self.policy.update:
-            raise Refused(
-                "configuration or input changed since these results were made: "
-                + "; ".join(changes)
-                + ". Run again with --update to redo the stages that depend on it, or restore the old values"
-            )
-        for change in changes:
-            log.warning("changed: %s; the stage is done again", change)
-        plans = [self._plan_stage(stage) for stage in stages]
-        live = [stage for stage, plan in zip(stages, plans) if plan.pending]
-        if live:
-            largest = max(stage.memory_bytes() for stage in live)
-            check_fits(largest, self.world.local_size, self.policy.memory)
-        return plans
-
-    def _plan_stage(self, stage: Stage) -> StagePlan:
-        known = self.state.stages.get((stage.dataset, stage.name))
-        fields = as_json(stage.fields())
-        if known is not None and known.fields == fields and self._update_under_way(known):
-            known.confirmed = self.journal.confirm(known.epoch)
-        if known is None or known.fields != fields:
-            units = list(stage.units())
-            stage.check_unit_table(units)
-            epoch = self.journal.stage(stage.dataset, stage.name, fields, units)
-            known = StageState(stage.dataset, stage.name, epoch, fields, units)
-            self.state.stages[stage.dataset, stage.name] = known
-        self._newest[stage.dataset] = max(epoch_key(known.epoch), self._newest.get(stage.dataset, ("", 0)))
-        if self.policy.retry and (known.failures or known.refused):
-            self.journal.forgive(known.epoch)
-            known.failures.clear()
-            known.refused = None
-        if known.refused:
-            return StagePlan(skip=known.refused)
-        pending = known.pending(self.policy.attempts)
-        plan = StagePlan(known.epoch, known.units, pending)
-        if known.complete:
-            try:
-                plan.result = load_arrays(self.root, known.reduced)
-            except LedgerError as error:
-                plan.skip = str(error)
-            return plan
-        suspects = known.suspects()
-        plan.suspects = [unit for unit in pending if unit in suspects]
-        if pending:
-            plan.skip = self._damaged_input(stage)
-        return plan
-
-    def _update_under_way(self, known: StageState) -> bool:
-        """Whether an earlier stage of the dataset was redone since: the user has agreed to the rest."""
-        newest = self._newest.get(known.dataset, ("", 0))
-        return newest > max(epoch_key(known.epoch), epoch_key(known.confirmed))
-
-    def _damaged_input(self, stage: Stage) -> str | None:
-        """A sentence about the first shard of an upstream stage that is not as the ledger says."""
-        for name in stage.requires():
-            upstream = self.state.stages[stage.dataset, name]
-            for done in upstream.done.values():
-                for record in done.shards:
-                    trouble = check(record, self.root, deep=False)
-                    if trouble:
-                        return (
-                            f"dataset {stage.dataset}: stage {stage.name} would read a damaged shard of "
-                            f"{name}: {trouble} Run 'cytomill verify --mend' and then the campaign again"
-                        )
-        return None
 
     def _prepare(self, stages: Sequence[Stage], live: list[int]) -> None:
         """Rank 0 first (it creates what the others open), then all."""
@@ -330,11 +218,11 @@ class Engine:
             self.sharing.prefetch()
             i, u = order[position]
             waited = time.monotonic() - asked
-            partials = self._attempt(stages[i], plans[i], u, child, waited)
-            if partials is None:
+            outcome = self._attempt(stages[i], plans[i], u, child, waited)
+            if outcome is None:
                 failed.append((i, u))
             else:
-                finished.append((i, u, partials))
+                finished.append((i, u, outcome))
         self.sharing.close()
         self.agree_on_stop()
         again: Queue = []
@@ -360,7 +248,7 @@ class Engine:
                 again.append((i, u))
         return sorted(again)
 
-    def _attempt(self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float) -> Arrays | None:
+    def _attempt(self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float) -> Outcome | None:
         """Run one unit and commit it; None if it failed."""
         unit = plan.units[u]
         where = f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, unit {u} {unit.region}"
@@ -399,7 +287,7 @@ class Engine:
             voxels=unit.cost,
             bytes=sum(record.size or 0 for record in records),
         )
-        return partials
+        return partials, records
 
     def _tick(self, taken: int) -> None:
         progress = self._progress
@@ -414,7 +302,10 @@ class Engine:
         everyones = self.world.gather(finished)
         fresh: dict[tuple[int, int], Arrays] = {}
         if self.world.rank == 0:
-            fresh = {(i, u): partials for ranks in everyones for i, u, partials in ranks}
+            for i, u, (partials, records) in (entry for ranks in everyones for entry in ranks):
+                fresh[i, u] = partials
+                known = self.state.stages[stages[i].dataset, stages[i].name]
+                known.done[u] = UnitDone(records, None, self.journal.launch, self.world.rank, 0.0)
         for i in live:
             stage = stages[i]
             answer: tuple[Arrays | None, str] = (None, "")
@@ -430,7 +321,7 @@ class Engine:
         self, stage: Stage, plan: StagePlan, i: int, fresh: dict[tuple[int, int], Arrays]
     ) -> tuple[Arrays | None, str]:
         known = self.state.stages[stage.dataset, stage.name]
-        missing = [u.index for u in plan.units if u.index not in known.done and (i, u.index) not in fresh]
+        missing = [u.index for u in plan.units if u.index not in known.done]
         if missing:
             return None, (
                 f"dataset {stage.dataset}: {len(missing)} of {len(plan.units)} units of stage {stage.name} "
@@ -449,18 +340,3 @@ class Engine:
             return None, str(refusal)
         self.journal.reduced(plan.epoch, result, seal(stage.files(), self.root))
         return result, ""
-
-
-def as_json(fields: dict[str, Any]) -> dict[str, Any]:
-    """Fields as they come back from a journal (tuples as lists)."""
-    return json.loads(json.dumps(fields))
-
-
-def changed_fields(stage: Stage, known: StageState) -> list[str]:
-    """Sentences ``dataset.stage: field old -> new`` for each field that differs from the ledger's."""
-    fields = as_json(stage.fields())
-    names = [n for n in {**known.fields, **fields} if known.fields.get(n) != fields.get(n)]
-    return [
-        f"{stage.dataset}, stage {stage.name}: {name} {known.fields.get(name)!r} -> {fields.get(name)!r}"
-        for name in names
-    ]

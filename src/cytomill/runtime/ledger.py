@@ -88,6 +88,11 @@ class StageState:
         return len(self.failures.get(unit, ()))
 
     @property
+    def agreed(self) -> tuple[str, int]:
+        """When the user last agreed that this epoch holds, as a sort key of epochs."""
+        return max(epoch_key(self.epoch), epoch_key(self.confirmed))
+
+    @property
     def complete(self) -> bool:
         """Whether every unit is done and the reduction too."""
         return self.reduced is not None and len(self.done) == len(self.units)

@@ -20,7 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cytomill.storage.durable import write_atomic
+
 _PERIODS = 3
+#: How long ranks of a dead launch may take to die: a launcher ends them within seconds.
+_SURVIVORS_S = 20.0
 _BEAT_DIGITS = 20
 
 
@@ -60,6 +64,12 @@ def _identity(launch: str) -> dict[str, Any]:
         "slurm_restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
         "token": uuid.uuid4().hex,
     }
+
+
+def process_identity() -> dict[str, Any]:
+    """What tells this process from every other: host, boot, namespace, pid and when it began."""
+    me = _identity("")
+    return {key: me[key] for key in ("host", "boot", "pid_namespace", "pid", "started")}
 
 
 def _who(owner: dict[str, Any]) -> str:
@@ -174,11 +184,53 @@ class CampaignLock:
             self._descriptor = os.open(self.path, os.O_RDWR)
         finally:
             mine.unlink(missing_ok=True)
+        try:
+            self._wait_for_survivors()
+        except CampaignLocked:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            self.path.unlink()
+            raise
         self._ended.clear()
         self._last_beat = time.monotonic()
         self._thread = threading.Thread(target=self._keep_beating, name="campaign lock", daemon=True)
         self._thread.start()
         return sentence
+
+    @property
+    def _ranks_path(self) -> Path:
+        return self.path.with_name("campaign.ranks")
+
+    def record_ranks(self, ranks: list[dict[str, Any]]) -> None:
+        """Write down every rank's process, so that a later launch can wait for survivors of this one.
+
+        Parameters
+        ----------
+        ranks : list of dict
+            What :func:`process_identity` returned on each rank.
+        """
+        write_atomic(self._ranks_path, json.dumps(ranks).encode())
+
+    def _wait_for_survivors(self) -> None:
+        """Wait until the ranks of the launch before are gone: one still writes the shard in its hand.
+
+        Raises
+        ------
+        CampaignLocked
+            If one of them still runs on this node after some time.
+        """
+        try:
+            ranks = json.loads(self._ranks_path.read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        deadline = time.monotonic() + _SURVIVORS_S
+        while alive := [rank["pid"] for rank in ranks if _process_alive(rank, self._me)]:
+            if time.monotonic() > deadline:
+                raise CampaignLocked(
+                    f"processes {', '.join(map(str, alive))} of the launch before still run on this host "
+                    "although its first rank is gone: end them, then run again"
+                )
+            time.sleep(0.1)
 
     def _enter(self, mine: Path) -> str | None:
         while True:
@@ -304,6 +356,7 @@ class CampaignLock:
         self._descriptor = -1
         owner, _ = self._read()
         if owner is not None and owner.get("token") == self._me["token"]:
+            self._ranks_path.unlink(missing_ok=True)
             self.path.unlink(missing_ok=True)
 
 

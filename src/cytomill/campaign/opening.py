@@ -1,0 +1,139 @@
+"""Opening a campaign: its datasets by their headers, its stages, the results that its ledger has."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cytomill.campaign.config import Campaign, CampaignError, from_resolved, resolved
+from cytomill.campaign.pipelines import PIPELINES, waves
+from cytomill.kernels.devices import Device
+from cytomill.runtime.ledger import LedgerState, epoch_key, load_arrays
+from cytomill.runtime.planning import changed_fields
+from cytomill.runtime.stage import Stage
+from cytomill.storage.durable import write_atomic
+
+RESOLVED = "campaign.json"
+CPU = Device()
+_TIMED_NAME = re.compile(r"nps-\d{8}-\d{6}")
+
+
+@dataclass
+class OpenCampaign:
+    """A campaign on one rank: its datasets opened, their stages built."""
+
+    campaign: Campaign
+    states: dict[str, Any] = field(default_factory=dict)
+    stages: dict[str, Sequence[Stage]] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
+
+    def waves(self) -> list[list[Stage]]:
+        """Stages that run together, in order."""
+        pipelines = {dataset.name: dataset.pipeline for dataset in self.campaign.datasets}
+        return waves([(pipelines[name], stages) for name, stages in self.stages.items()])
+
+
+def open_datasets(
+    campaign: Campaign, device: Device = CPU, only: Sequence[str] | None = None
+) -> OpenCampaign:
+    """Open every dataset (headers only); one that cannot be used is set aside with its sentence."""
+    opened = OpenCampaign(campaign)
+    for dataset in campaign.datasets:
+        if only is not None and dataset.name not in only:
+            continue
+        pipeline = PIPELINES[dataset.pipeline]
+        try:
+            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, device)
+            opened.stages[dataset.name] = pipeline.stages(state)
+            opened.states[dataset.name] = state
+        except (ValueError, OSError) as error:
+            opened.set_aside[dataset.name] = f"dataset {dataset.name}: {error}"
+    return opened
+
+
+def keep_timed_names(campaign: Campaign) -> Campaign:
+    """Give datasets the names with a time in them that their first run resolved."""
+    path = campaign.output / RESOLVED
+    if not path.exists():
+        return campaign
+    before = {d.name: d for d in from_resolved(json.loads(path.read_text())).datasets}
+    return replace(campaign, datasets=tuple(_keep_name(d, before.get(d.name)) for d in campaign.datasets))
+
+
+def write_resolved(campaign: Campaign) -> None:
+    """Write the campaign as resolved beside its results."""
+    write_atomic(campaign.output / RESOLVED, json.dumps(resolved(campaign), indent=1).encode())
+
+
+def _keep_name(dataset: Any, before: Any) -> Any:
+    name = getattr(dataset.options, "model_name", None)
+    if before is None or name is None or not _TIMED_NAME.fullmatch(name):
+        return dataset
+    return replace(dataset, options=replace(dataset.options, model_name=before.options.model_name))
+
+
+def stored_campaign(folder: Path) -> Campaign:
+    """The campaign whose results are in `folder`.
+
+    Raises
+    ------
+    CampaignError
+        If there is none.
+    """
+    path = folder / RESOLVED
+    try:
+        return from_resolved(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise CampaignError(
+            f"{folder} holds no campaign ({RESOLVED} is missing); give the output folder of 'cytomill run'"
+        ) from None
+
+
+def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]:
+    """Give every opened dataset the results that the ledger has.
+
+    Returns
+    -------
+    dict of str to str
+        Datasets that are not complete, and why.
+    """
+    incomplete = dict(opened.set_aside)
+    for name, stages in opened.stages.items():
+        for stage in stages:
+            known = ledger.stages.get((name, stage.name))
+            if known is None or not known.complete:
+                why = (
+                    known.refused
+                    if known is not None and known.refused
+                    else f"stage {stage.name} is not complete"
+                )
+                incomplete[name] = f"dataset {name}: {why}"
+                break
+            stage.accept(load_arrays(opened.campaign.output, known.reduced))
+    return incomplete
+
+
+def changed_since(opened: OpenCampaign, ledger: LedgerState) -> list[str]:
+    """Fields that differ from what the ledger's results were made with, before anything runs.
+
+    A stage's fields may hang on the results of the stages before it, so each dataset is followed as far
+    as its results hold. Where an earlier stage was done again since, the user has agreed already.
+    """
+    changes = []
+    for name, stages in opened.stages.items():
+        newest = ("", 0)
+        for stage in stages:
+            known = ledger.stages.get((name, stage.name))
+            if known is None or newest > known.agreed:
+                break
+            newest = max(newest, epoch_key(known.epoch))
+            own = changed_fields(stage, known)
+            changes += own
+            if own or not known.complete:
+                break
+            stage.accept(load_arrays(opened.campaign.output, known.reduced))
+    return changes

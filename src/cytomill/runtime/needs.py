@@ -1,0 +1,113 @@
+"""What a stage will need before any of it has run: units, memory, reading, writing, time.
+
+Predictions come from headers and the unit table alone, so that a plan costs no reading of voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+Interval = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class VolumeNeeds:
+    """A volume that a stage writes.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the dataset's store.
+    raw_bytes : int
+        Voxels times bytes a voxel.
+    disk_bytes : int
+        Estimate after compression.
+    files : int
+        Shard files at the most (a shard of fill values has none).
+    """
+
+    name: str
+    raw_bytes: int
+    disk_bytes: int
+    files: int
+
+
+@dataclass(frozen=True)
+class StageNeeds:
+    """What one stage of one dataset will need.
+
+    Parameters
+    ----------
+    dataset, stage : str
+        Whose.
+    units : int
+        Units of work.
+    unit : tuple of int
+        Largest unit, voxels along its axes from Z on; a slab gives Z alone.
+    cost : float
+        Sum of the units' costs.
+    largest_cost : float
+        Cost of the costliest unit, which bounds the stage's wall time from below.
+    memory_bytes : int
+        Bytes of a unit above the import baseline.
+    read_amplification : float
+        Voxels decoded over voxels needed: chunks that a read cuts are decoded whole.
+    seconds : float
+        Time on one core.
+    volumes : tuple of VolumeNeeds
+        What it writes.
+    """
+
+    dataset: str
+    stage: str
+    units: int
+    unit: tuple[int, ...]
+    cost: float
+    largest_cost: float
+    memory_bytes: int
+    read_amplification: float = 1.0
+    seconds: float = 0.0
+    volumes: tuple[VolumeNeeds, ...] = field(default=())
+
+
+def volume_needs(
+    name: str, shape: Sequence[int], itemsize: int, shards: Sequence[int], ratio: float
+) -> VolumeNeeds:
+    """Needs of a volume of `shape` in shards of `shards`, compressed `ratio` to 1."""
+    raw = prod(shape) * itemsize
+    files = prod(-(-length // shard) for length, shard in zip(shape, shards, strict=True))
+    return VolumeNeeds(name, raw, int(raw / ratio), files)
+
+
+def steps(length: int, step: int) -> list[Interval]:
+    """Cut an axis into pieces of `step`, the last one shorter."""
+    return [(start, min(start + step, length)) for start in range(0, length, max(step, 1))]
+
+
+def amplification(
+    reads: Sequence[Iterable[Interval]], chunks: Sequence[int], shape: Sequence[int]
+) -> float:
+    """Voxels decoded over voxels of the volume, for reads that are a product of intervals an axis.
+
+    ::
+
+        chunks  |-------|-------|-------|      a read of the middle
+        read          [====]                   decodes two chunks
+        decoded [==============]
+
+    Parameters
+    ----------
+    reads : sequence of iterables of (int, int)
+        Half-open intervals read along each axis, halos included.
+    chunks, shape : sequence of int
+        Of the volume that is read.
+    """
+    factor = 1.0
+    for intervals, chunk, length in zip(reads, chunks, shape, strict=True):
+        decoded = sum(
+            min(-(-stop // chunk) * chunk, length) - start // chunk * chunk for start, stop in intervals
+        )
+        factor *= decoded / length
+    return factor

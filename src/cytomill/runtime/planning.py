@@ -1,0 +1,198 @@
+"""Planning a wave on rank 0: what is done, what is pending, what changed, what does not fit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cytomill.runtime.failures import Refused
+from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, epoch_key, load_arrays
+from cytomill.runtime.memory import MemoryLimit, check_fits
+from cytomill.runtime.stage import Arrays, Stage, Unit
+from cytomill.storage.durable import check
+
+log = logging.getLogger(__name__)
+
+_DIGEST = re.compile(r"[0-9a-f]{20}")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How failures and changes are met.
+
+    Parameters
+    ----------
+    attempts : int
+        Failures of one unit before it is set aside.
+    max_failures : int
+        Failed attempts in one launch before the job ends; 0 ends it at the first.
+    update : bool
+        Redo the stages whose fields changed, instead of refusing.
+    retry : bool
+        Give units and datasets set aside by earlier launches new attempts.
+    memory : MemoryLimit or None
+        Limit of all ranks of a node; None asks the machine.
+    """
+
+    attempts: int = 3
+    max_failures: int = 100
+    update: bool = False
+    retry: bool = False
+    memory: MemoryLimit | None = None
+
+
+@dataclass
+class StagePlan:
+    """What rank 0 tells every rank about one stage of a wave."""
+
+    epoch: str = ""
+    units: list[Unit] = field(default_factory=list)
+    pending: list[int] = field(default_factory=list)
+    suspects: list[int] = field(default_factory=list)
+    result: Arrays | None = None
+    skip: str | None = None
+
+
+class WavePlanner:
+    """Compares stages with the ledger, on rank 0.
+
+    Parameters
+    ----------
+    root : Path
+        Campaign folder.
+    state : LedgerState
+        The replayed ledger; epochs that are opened join it.
+    journal : Journal
+        Rank 0's journal.
+    policy : Policy
+        Failures and changes.
+    local_ranks : int
+        Ranks that share this node's memory.
+    """
+
+    def __init__(
+        self, root: Path, state: LedgerState, journal: Journal, policy: Policy, local_ranks: int
+    ) -> None:
+        self.root = root
+        self.state = state
+        self.journal = journal
+        self.policy = policy
+        self.local_ranks = local_ranks
+        self._newest: dict[str, tuple[str, int]] = {}
+
+    def plan(self, stages: Sequence[Stage]) -> list[StagePlan]:
+        """Decide, stage by stage, what there is to do; opens epochs in the ledger.
+
+        Raises
+        ------
+        Refused
+            Fields changed without `update`, or a unit table is not aligned to the shards.
+        PlanDoesNotFit
+            The largest unit does not fit this node's memory with its ranks.
+        """
+        changes: list[str] = []
+        refused = False
+        for stage in stages:
+            known = self.state.stages.get((stage.dataset, stage.name))
+            if known is not None:
+                changed = changed_fields(stage, known)
+                changes += changed
+                refused = refused or bool(changed) and not self._update_under_way(known)
+        if refused and not self.policy.update:
+            raise Refused(changes_sentence(changes))
+        for change in changes:
+            log.warning("changed: %s; the stage is done again", change)
+        plans = [self._plan_stage(stage) for stage in stages]
+        live = [stage for stage, plan in zip(stages, plans) if plan.pending]
+        if live:
+            largest = max(stage.memory_bytes() for stage in live)
+            check_fits(largest, self.local_ranks, self.policy.memory)
+        return plans
+
+    def _plan_stage(self, stage: Stage) -> StagePlan:
+        known = self.state.stages.get((stage.dataset, stage.name))
+        fields = as_json(stage.fields())
+        if known is not None and known.fields == fields and self._update_under_way(known):
+            known.confirmed = self.journal.confirm(known.epoch)
+        if known is None or known.fields != fields:
+            units = list(stage.units())
+            try:
+                stage.check_unit_table(units)
+            except ValueError as misaligned:
+                raise Refused(str(misaligned)) from misaligned
+            epoch = self.journal.stage(stage.dataset, stage.name, fields, units)
+            known = StageState(stage.dataset, stage.name, epoch, fields, units)
+            self.state.stages[stage.dataset, stage.name] = known
+        self._newest[stage.dataset] = max(epoch_key(known.epoch), self._newest.get(stage.dataset, ("", 0)))
+        if self.policy.retry and (known.failures or known.refused):
+            self.journal.forgive(known.epoch)
+            known.failures.clear()
+            known.refused = None
+        if known.refused:
+            return StagePlan(skip=known.refused)
+        pending = known.pending(self.policy.attempts)
+        plan = StagePlan(known.epoch, known.units, pending)
+        if known.complete:
+            try:
+                plan.result = load_arrays(self.root, known.reduced)
+            except LedgerError as error:
+                plan.skip = str(error)
+            return plan
+        suspects = known.suspects()
+        plan.suspects = [unit for unit in pending if unit in suspects]
+        if pending:
+            plan.skip = self._damaged_input(stage)
+        return plan
+
+    def _update_under_way(self, known: StageState) -> bool:
+        """Whether an earlier stage of the dataset was redone since: the user has agreed to the rest."""
+        return self._newest.get(known.dataset, ("", 0)) > known.agreed
+
+    def _damaged_input(self, stage: Stage) -> str | None:
+        """A sentence about the first shard of an upstream stage that is not as the ledger says."""
+        for name in stage.requires():
+            upstream = self.state.stages[stage.dataset, name]
+            for done in upstream.done.values():
+                for record in done.shards:
+                    trouble = check(record, self.root, deep=False)
+                    if trouble:
+                        return (
+                            f"dataset {stage.dataset}: stage {stage.name} would read a damaged shard of "
+                            f"{name}: {trouble} Run 'cytomill verify --mend' and then the campaign again"
+                        )
+        return None
+
+
+def as_json(fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields as they come back from a journal (tuples as lists)."""
+    return json.loads(json.dumps(fields))
+
+
+def changed_fields(stage: Stage, known: StageState) -> list[str]:
+    """Sentences ``dataset, stage name: field old -> new`` for each field that differs from the ledger's."""
+    fields = as_json(stage.fields())
+    names = [n for n in {**known.fields, **fields} if known.fields.get(n) != fields.get(n)]
+    where = f"{stage.dataset}, stage {stage.name}"
+    return [f"{where}: {_change(name, known.fields.get(name), fields.get(name))}" for name in names]
+
+
+def _change(name: str, old: Any, new: Any) -> str:
+    if all(isinstance(value, str) and _DIGEST.fullmatch(value) for value in (old, new)):
+        return f"{name} was made again with other values"
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return ", ".join(f"{name} {key} {old.get(key)!r} -> {new.get(key)!r}" for key in keys)
+    return f"{name} {old!r} -> {new!r}"
+
+
+def changes_sentence(changes: Sequence[str]) -> str:
+    """Why a run is refused whose configuration or input is not that of its results."""
+    return (
+        f"configuration or input changed since these results were made: {'; '.join(changes)}. Run again with "
+        "--update to redo the stages that depend on it, or restore the old values"
+    )
