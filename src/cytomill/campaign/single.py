@@ -33,6 +33,7 @@ def segment_stack(options: argparse.Namespace) -> int:
         min_size=config.min_particle_size,
         border=config.border,
         zarr_chunks=config.zarr_chunks,
+        closing_nm=config.closing_nm,
     )
     for note in segmentation.notes:
         print(note)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cytomill import __version__
 from cytomill.kernels.binning import Binning, choose_binning
 from cytomill.kernels.blocks import grid
 from cytomill.kernels.checksum import crc32c_of
@@ -41,7 +42,13 @@ class NanoparticleStage(Stage):
     def create(self, name: str, shape: tuple[int, ...], dtype: Any, inputs: Sequence[str]) -> None:
         """Create the volume that this stage writes (rank 0)."""
         chunks, shards = self.state.layout_of(shape, dtype)
-        processing = {"step": self.name, "parameters": self.fields()}
+        config = self.state.config
+        processing = {
+            "step": self.name,
+            "model_name": config.model_name,
+            "version": __version__,
+            "parameters": self.fields(),
+        }
         self.state.store.create(
             name,
             shape,

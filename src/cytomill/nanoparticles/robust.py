@@ -37,8 +37,8 @@ Limits
 ------
 Particles dimmer than about three standard deviations of the tissue, bright tissue with a mode of its
 own (calcified or heavily stained bodies are called particles), slices whose contrast (not brightness)
-changes, and loads above 25 %.  Below some 200 particle voxels in the stack there is no verdict but
-"no particles" or a flag.
+changes, and loads above 25 %.  Below some 2000 particle voxels in the stack the valley may not
+show, and the verdict is a flag; below some 100 it is "no particles".
 
 Sources: McLachlan & Peel, Finite Mixture Models (2000); Walther, Stat. Sci. 24 (2009) 319, on
 log-concave components; the half-maximum rule is common practice for edges under a symmetric blur.
@@ -78,7 +78,7 @@ LARGEST_SHARE = 0.25
 #: The flank is followed this many bins further outside the candidates' boxes than in the whole stack.
 FURTHER = 10
 #: A separate mode rises above the valley before it by this many standard deviations.
-MODE_SIGMAS = 3.5
+MODE_SIGMAS = 3.0
 
 
 def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
@@ -98,7 +98,9 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
     beyond = counts[flank.knee + 1 : BINS - 1]
     excess = float(np.maximum(beyond - flank.tail[flank.knee + 1 : BINS - 1], 0.0).sum())
     least = max(FEWEST_VOXELS, SMALLEST_SHARE * counts.sum())
-    if not flank.ended or excess < least:
+    if not flank.ended:
+        return NO_PARTICLES, "no particles: the background's right flank explains the histogram to its end"
+    if excess < least:
         return NO_PARTICLES, (
             f"no particles: {excess:.0f} voxels lie beyond the background's foot (bin {flank.knee}) that its "
             f"flank does not explain; {least:.0f} would be a finding"
@@ -116,7 +118,8 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
     if rise < MODE_SIGMAS:
         return FLAGGED, (
             f"flagged: no separate mode; {excess:.0f} voxels exceed the background's flank beyond "
-            f"bin {flank.knee}, but they fall without a valley, so intensity alone cannot tell particles from bright tissue"
+            f"bin {flank.knee}, but they fall without a valley, so intensity alone cannot tell particles "
+            "from bright tissue"
         )
     if excess > LARGEST_SHARE * counts.sum():
         return FLAGGED, (

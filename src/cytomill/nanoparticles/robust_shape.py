@@ -12,8 +12,9 @@ BINS = 256
 #: Width of the stretch of flank that a parabola is laid through, over the background's width at a third
 #: of its height; limits in bins.  The parabola is tested on a third as many bins ahead.
 WINDOW_SHARE, WINDOW_LEAST, WINDOW_MOST = 0.3, 6, 32
-#: Voxels beyond the end of a flank that are more than stragglers.
-FEWEST_LEFT = 20
+#: Where the bins ahead should hold fewer voxels than this, all bins beyond are looked at, and more than
+#: these many voxels there are no stragglers.
+FEWEST_AHEAD, FEWEST_LEFT = 25.0, 20.0
 #: Straight-edge profile: distances from the edge in units of the blur.  Particles are a few voxels wide,
 #: so that this band holds most of what they brighten, at least EDGE_LEAST.
 EDGE_REACH = 3.5
@@ -159,9 +160,13 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
             break
         left = counts[k + 1 :].sum()
         far = np.arange(1, BINS - 1 - k, dtype=np.float64)
-        if np.exp(np.minimum(fit[0] + fit[1] * far + fit[2] * far**2, 50.0)).sum() < 1.0:
-            # The flank is at its end; what is left, if anything, is too thin for the bins just ahead.
-            knee, ended = k, bool(left >= FEWEST_LEFT)
+        due = float(np.exp(np.minimum(fit[0] + fit[1] * far + fit[2] * far**2, 50.0)).sum())
+        if predicted < FEWEST_AHEAD and left > 3.0 * due + 5.0 * np.sqrt(due) + FEWEST_LEFT:
+            # Too few voxels for the bins just ahead to show it, but far more than due lie beyond.
+            knee, ended = k, True
+            break
+        if due < 1.0:
+            knee = k
             break
     x = np.arange(knee + 1, BINS) - float(knee)
     tail[knee + 1 :] = np.exp(np.minimum(fit[0] + fit[1] * x + fit[2] * x * x, log[mode]))

@@ -310,6 +310,7 @@ def label_nanoparticles(
     min_size: int = 10,
     border: str = "pad",
     zarr_chunks: tuple[int, int, int] = (1, 1024, 1024),
+    closing_nm: float | None = None,
 ) -> int:
     """Label the clusters of nanoparticles of a posterior volume.
 
@@ -334,6 +335,8 @@ def label_nanoparticles(
         The closing at the volume's faces: padded, or with zeros outside.
     zarr_chunks : tuple of int
         Chunk of the volume written.
+    closing_nm : float, optional
+        Radius of the closing ball in nm, in the place of `radius`.
 
     Returns
     -------
@@ -350,11 +353,12 @@ def label_nanoparticles(
         "step_name": "labelling",
         "threshold": threshold,
         "radius": radius,
+        "closing_nm": closing_nm,
         "connectivity": connectivity,
         "min_size": min_size,
         "border": border,
     }
-    element = ball(radius)
+    element = ball(radius) if closing_nm is None else ball(closing_nm, parse_spacing(spacing))
     with open_array(root_path, name) as posterior:
         shape = posterior.shape
         chunks = fit_chunks(shape, zarr_chunks)

@@ -15,6 +15,7 @@ from cytomill.kernels.binning import Binning
 from cytomill.kernels.devices import Device
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.estimators import make_estimator
+from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
 from cytomill.runtime.stage import Arrays
@@ -157,11 +158,7 @@ class DatasetState:
 
     def layout_of(self, shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Chunks and shards of a volume that the dataset writes."""
-        chunks = fit_chunks(shape, self.config.zarr_chunks)
-        wanted = self.config.shard_shape
-        if wanted is None:
-            return chunks, default_shards(shape, dtype, chunks)
-        return chunks, tuple(max(w // c, 1) * c for w, c in zip(wanted, chunks))
+        return output_layout(self.config, shape, dtype)
 
     def options(self, *names: str) -> dict[str, Any]:
         """Options of the configuration, by name."""
