@@ -150,7 +150,7 @@ def acceptance_phantom(module, shape, seed: int, load: float) -> tuple[np.ndarra
     """The acceptance phantom at about `load` (its aggregates are few and large: the nearest density)."""
     if load == 0:
         return module.make_volume(shape, seed=seed, agg_per_mpx=1.0, no_np=range(shape[0]))
-    densities = load * 1000 * np.geomspace(0.6, 1.9, 12)
+    densities = load * 1000 * np.geomspace(0.5, 4.0, 28)
     loads = [_acceptance_load(module, shape, seed, density) for density in densities]
     nearest = int(np.argmin(np.abs(np.log(np.array(loads) / load))))
     return module.make_volume(shape, seed=seed, agg_per_mpx=float(densities[nearest]))

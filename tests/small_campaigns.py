@@ -26,13 +26,13 @@ def phantom(shape: tuple[int, int, int] = SHAPE, seed: int = 3, **recipe) -> np.
 
 
 def write_campaign(
-    folder: Path, datasets: Sequence[Path | str], options: str = "", run: str = ""
+    folder: Path, datasets: Sequence[Path | str], options: str = "", run: str = "", shard_depth: int = 2
 ) -> Campaign:
     """Write and read a campaign file for inputs that state no voxel size."""
     tables = [f'[[dataset]]\ninput = "{path}"\nvoxel_size_nm = [50.0, 10.0, 10.0]\n' for path in datasets]
     text = (
         f'[campaign]\noutput = "{folder / "results"}"\n[run]\nslices_per_unit = 2\n{run}\n'
-        f"[nanoparticles]\nzarr_chunks = [1, 64, 64]\nshard_shape = [2, 64, 192]\n{options}\n"
+        f"[nanoparticles]\nzarr_chunks = [1, 64, 64]\nshard_shape = [{shard_depth}, 64, 192]\n{options}\n"
         + "".join(tables)
     )
     path = folder / "campaign.toml"

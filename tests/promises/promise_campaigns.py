@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,14 +89,16 @@ class Promised:
         (self.folder / LOG).unlink(missing_ok=True)
 
     def mpirun(self, n: int, *arguments: str, timeout: float = 120, meanwhile=None):
-        """Run on `n` ranks (0: one process without a launcher)."""
-        return run_ranks(
+        """Run on `n` ranks (0: one process without a launcher); adds `ended_at`, by the clock."""
+        done = run_ranks(
             n,
             [str(DRIVER), "run", str(self.toml), *arguments],
             {FOLDER: str(self.folder)},
             timeout,
             meanwhile,
         )
+        done.ended_at = time.time()
+        return done
 
     def alone(self, monkeypatch, *arguments: str) -> int:
         """Run in this process; returns the exit code."""

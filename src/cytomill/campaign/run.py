@@ -35,7 +35,7 @@ from cytomill.runtime.launcher import check_world
 from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, measure_baseline
-from cytomill.runtime.numba_cache import warm
+from cytomill.runtime.numba_cache import cache_filled, warm
 from cytomill.runtime.planning import Policy, changes_sentence
 from cytomill.runtime.ranks import SoloWorld, World, connect, install_abort_hook
 from cytomill.runtime.signals import stop_reason
@@ -148,7 +148,11 @@ def _run_locked(
     began = time.time()
     output = campaign.output
     binding = bind(world, campaign.run.device)
-    warm(world, compile_kernels)
+    if world.rank == 0 and not cache_filled():
+        say("compiling kernels for this machine, once; this takes about half a minute")
+    trouble = warm(world, compile_kernels)
+    if trouble and world.local_rank == 0:
+        say(trouble)
     measure_baseline()
     telemetry = Telemetry(output / TELEMETRY, launch, world.rank)
     telemetry.event(

@@ -104,11 +104,15 @@ def downsample_slab(
         p /= np.float32(255)
     np.clip(p, MARGIN, 1 - MARGIN, out=p)
     # Plain expressions in this order: scipy's logit and expit differ in the last bit.
-    odds = p / (1 - p)
+    odds = np.subtract(1, p)
+    np.divide(p, odds, out=odds)
     smooth = gaussian_filter(np.log(odds, out=odds), sigma, output=p, mode="reflect", truncate=TRUNCATE)
-    kept = smooth[start * fz - first : stop * fz - first, : rows * fy, : columns * fx]
-    probability = 1 / (1 + np.exp(-kept))
-    blocks = probability.reshape(stop - start, fz, rows, fy, columns, fx)
+    del odds
+    np.exp(np.negative(smooth, out=smooth), out=smooth)
+    smooth += 1
+    probability = np.divide(1, smooth, out=smooth)
+    kept = probability[start * fz - first : stop * fz - first, : rows * fy, : columns * fx]
+    blocks = kept.reshape(stop - start, fz, rows, fy, columns, fx)
     return round_posterior(blocks.mean(axis=(1, 3, 5)), slab.dtype.name)
 
 

@@ -19,6 +19,7 @@ from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab
 from cytomill.nanoparticles.state import (
     IMAGES,
     POSTERIOR,
+    ENCODED_POSTERIOR,
     SLAB_BYTES,
     DatasetState,
     digest_of,
@@ -27,6 +28,7 @@ from cytomill.nanoparticles.state import (
 )
 from cytomill.runtime.arrays import digest
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
+from cytomill.storage.stores import writing_buffer_bytes
 
 
 class NanoparticleStage(Stage):
@@ -92,10 +94,11 @@ class SlabStage(NanoparticleStage):
             yield z, self.state.image.read(((z, min(z + self.read_depth(), stop)),))
 
     def slice_memory_bytes(self, working: int) -> int:
-        """Peak bytes of reading slabs and `working` bytes a pixel of one slice."""
-        _, height, width = self.state.shape
-        read = min(self.read_depth(), self.state.shape[0]) * height * width * self.state.image.dtype.itemsize
-        return read + working * height * width
+        """Peak bytes of reading a slab, or of holding it with `working` bytes a pixel of one slice."""
+        depth, height, width = self.state.shape
+        slab = (min(self.read_depth(), depth), height, width)
+        held = prod(slab) * self.state.image.dtype.itemsize + working * height * width
+        return max(self.state.image.reading_bytes(slab), held)
 
 
 class ConvertStage(NanoparticleStage):
@@ -115,8 +118,10 @@ class ConvertStage(NanoparticleStage):
         return [Unit(0, tuple((0, n) for n in shape), float(prod(shape)))]
 
     def memory_bytes(self) -> int:
-        _, shards = self.state.layout_of(self.state.shape, self.state.source.dtype)
-        return 2 * shards[0] * prod(self.state.shape[1:]) * self.state.source.dtype.itemsize
+        shape, dtype = self.state.shape, self.state.source.dtype
+        _, shards = self.state.layout_of(shape, dtype)
+        layer = (min(shards[0], shape[0]), *shape[1:])
+        return self.state.source.reading_bytes(layer) + writing_buffer_bytes(layer, shards, dtype)
 
     def prepare(self, rank: int) -> None:
         if rank == 0:
@@ -126,6 +131,7 @@ class ConvertStage(NanoparticleStage):
         target = self.state.store.open(f"{IMAGES}/{self.state.spacing}")
         for z, slab in self.state.source.slabs(target.shards[0]):
             target.write(((z, z + len(slab)),), slab)
+            del slab  # before the next is read
         return UnitOutput({}, target.shard_paths())
 
 
@@ -144,7 +150,11 @@ class GreyLevelStage(SlabStage):
         return self.slice_memory_bytes(0) + 2**21
 
     def process(self, unit: Unit) -> UnitOutput:
-        return UnitOutput({"ranges": np.concatenate([slab_ranges(slab) for _, slab in self.slabs(unit)])})
+        rows = []
+        for _, slab in self.slabs(unit):
+            rows.append(slab_ranges(slab))
+            del slab  # before the next is read
+        return UnitOutput({"ranges": np.concatenate(rows)})
 
     def reduce(self, partials: Arrays) -> Arrays:
         binning = choose_binning(partials["ranges"])
@@ -182,6 +192,7 @@ class HistogramStage(SlabStage):
         for _, slab in self.slabs(unit):
             checksums += [crc32c_of(image) for image in slab]
             histograms.append(slab_histograms(self.state.device.put(slab), self.levels))
+            del slab  # before the next is read
         return UnitOutput(
             {"hist_slices": np.concatenate(histograms), "crc32c": np.array(checksums, np.int64)}
         )
@@ -232,10 +243,14 @@ class BackgroundStage(SlabStage):
     def process(self, unit: Unit) -> UnitOutput:
         state, config = self.state, self.state.config
         histograms, thresholds = state.results["histograms"]["hist_slices"], state.thresholds
-        rows = [
-            slab_backgrounds(slab, z, state.binning, histograms, thresholds, config.halo_pad, config.min_size)
-            for z, slab in self.slabs(unit)
-        ]
+        rows = []
+        for z, slab in self.slabs(unit):
+            rows.append(
+                slab_backgrounds(
+                    slab, z, state.binning, histograms, thresholds, config.halo_pad, config.min_size
+                )
+            )
+            del slab  # before the next is read
         return UnitOutput({"hist_bg_slices": np.concatenate(rows)})
 
     def reduce(self, partials: Arrays) -> Arrays:
@@ -327,14 +342,15 @@ class PosteriorStage(SlabStage):
         check_depths(units, self.shards()[0], self.state.shape[0], self.name)
 
     def memory_bytes(self) -> int:
-        itemsize = self.state.image.dtype.itemsize
-        voxels = min(self.shards()[0], self.state.shape[0]) * self.band_height() * self.state.shape[2]
-        binned = 0 if self._bins_are_pixels() else 1
-        return voxels * (itemsize + binned + 2 * np.dtype(self.state.config.posterior_dtype).itemsize)
-
-    def _bins_are_pixels(self) -> bool:
-        """Whether pixels are their own bins, as far as is known."""
-        return "histograms" in self.state.results and self.state.binning.is_identity
+        state, dtype = self.state, np.dtype(self.state.config.posterior_dtype)
+        band = (min(self.shards()[0], state.shape[0]), self.band_height(), state.shape[2])
+        pixels, written = prod(band) * state.image.dtype.itemsize, prod(band) * dtype.itemsize
+        one_slice_of_bins = prod(band[1:])
+        return max(
+            state.image.reading_bytes(band),
+            pixels + written + one_slice_of_bins,
+            written + writing_buffer_bytes(band, self.shards(), dtype, ENCODED_POSTERIOR[dtype.name]),
+        )
 
     def prepare(self, rank: int) -> None:
         if rank == 0:
@@ -354,7 +370,9 @@ class PosteriorStage(SlabStage):
             region = ((first + z0, first + z1), (y0, y1))
             slab = state.device.put(state.image.read(region))
             posterior = slab_posterior(slab, state.binning, tables[slice(*region[0])])
+            del slab  # the writer needs room
             target.write(region, posterior)
+            del posterior  # before the next is read
         return UnitOutput({}, target.shard_paths(unit.region))
 
 
@@ -390,10 +408,12 @@ class DownsampleStage(NanoparticleStage):
         check_depths(units, self.shards()[0], self.state.label_shape[0], self.name)
 
     def memory_bytes(self) -> int:
-        step = min(self.shards()[0], self.state.label_shape[0])
-        depth = step * self.state.config.downsample[0] + 4
-        voxels = min(depth, self.state.shape[0]) * prod(self.state.shape[1:])
-        return voxels * (np.dtype(self.state.config.posterior_dtype).itemsize + 3 * 4)
+        state, config = self.state, self.state.config
+        step = min(self.shards()[0], state.label_shape[0])
+        halo = 2 * source_slices(0, 1, state.shape[0], 1, config.downsample_sigma[0])[1] - 2
+        depth = min(step * config.downsample[0] + halo, state.shape[0])
+        # The slab as it is stored, and two copies of it in float32.
+        return depth * prod(state.shape[1:]) * (np.dtype(config.posterior_dtype).itemsize + 2 * 4)
 
     def prepare(self, rank: int) -> None:
         if rank == 0:

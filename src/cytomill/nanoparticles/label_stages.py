@@ -28,9 +28,15 @@ from cytomill.nanoparticles.measurements import (
     merge_measurements,
     particle_table,
 )
-from cytomill.nanoparticles.state import MASKS, DatasetState, digest_of
+from cytomill.nanoparticles.state import (
+    ENCODED_LABELS,
+    ENCODED_POSTERIOR,
+    MASKS,
+    DatasetState,
+    digest_of,
+)
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
-from cytomill.storage.stores import StoredArray
+from cytomill.storage.stores import StoredArray, reading_buffer_bytes, writing_buffer_bytes
 from cytomill.storage.tables import write_table
 
 #: Voxels of a block, where the plan may choose: what a rank handles in about a second.
@@ -108,7 +114,16 @@ class ComponentStage(NanoparticleStage):
                     )
 
     def memory_bytes(self) -> int:
-        return unit_bytes(self.block(), self.element, self.state.config.posterior_dtype)
+        block, dtype = self.block(), self.state.config.posterior_dtype
+        written = 4 * prod(block) + writing_buffer_bytes(block, self.shards(), np.uint32, ENCODED_LABELS)
+        around = [size + 2 * halo for size, halo in zip(block, self.element.halo, strict=True)]
+        return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around), written)
+
+    def posterior_bytes(self, shape: Sequence[int]) -> int:
+        """Peak bytes of reading a region of the posterior."""
+        dtype = np.dtype(self.state.config.posterior_dtype)
+        buffer = reading_buffer_bytes(shape, self.source.shards(), dtype, ENCODED_POSTERIOR[dtype.name])
+        return prod(shape) * dtype.itemsize + buffer
 
     def prepare(self, rank: int) -> None:
         if rank == 0:
@@ -186,9 +201,15 @@ class MaskStage(NanoparticleStage):
 
     def memory_bytes(self) -> int:
         state = self.state
-        block = ComponentStage(state).block()
-        return masks_unit_bytes(
-            block, state.config.posterior_dtype, state.source.dtype, state.config.downsample
+        components = ComponentStage(state)
+        block, factors = components.block(), state.config.downsample
+        final = 4 * prod(block)
+        raw = state.image.reading_bytes([n * f for n, f in zip(block, factors, strict=True)])
+        return max(
+            masks_unit_bytes(block, state.config.posterior_dtype, state.source.dtype, factors),
+            final + writing_buffer_bytes(block, components.shards(), np.int32, ENCODED_LABELS),
+            final + components.posterior_bytes(block),
+            final + np.dtype(state.config.posterior_dtype).itemsize * prod(block) + raw,
         )
 
     def prepare(self, rank: int) -> None:
@@ -212,9 +233,10 @@ class MaskStage(NanoparticleStage):
         state, factors = self.state, self.state.config.downsample
         if not final.any():
             return measure_unit(final, region)
-        posterior: StoredArray = state.store.open(ComponentStage(state).source.volume)
+        stored: StoredArray = state.store.open(ComponentStage(state).source.volume)
+        posterior = stored.read(region)
         image = state.image.read(scale(region, factors))
-        return measure_unit(final, region, posterior.read(region), image, factors)
+        return measure_unit(final, region, posterior, image, factors)
 
     def reduce(self, partials: Arrays) -> Arrays:
         state = self.state

@@ -171,6 +171,8 @@ def label_unit(
         for (low, high), (start, _), halo in zip(read, region, element.halo, strict=True)
     )
     threshold_mask(posterior, threshold, out=canvas[within])
+    # The canvas is all that is needed from here on: a caller that keeps no posterior has its room back.
+    del posterior
     mask = close_canvas(canvas, region, shape, element, border)
     # The canvas is as large as the mask, and of no more use.
     del canvas
@@ -350,14 +352,15 @@ def unit_bytes(
     Returns
     -------
     int
-        Bytes of posterior, masks, runs and labels at the worst moment.
+        Bytes of posterior, masks, runs and labels at the worst moment, the posterior being released
+        once it is compared with the threshold.
     """
     voxels = prod(block)
     canvas = prod(size + 2 * halo for size, halo in zip(block, element.halo, strict=True))
     dilated = prod(size + 2 * reach for size, reach in zip(block, element.reach, strict=True))
     closing = canvas + dilated + voxels if any(element.reach) else voxels
     runs = int(voxels * fill / 2) * _BYTES_A_RUN
-    return canvas * np.dtype(dtype).itemsize + max(closing, runs + 4 * voxels)
+    return max(canvas * (np.dtype(dtype).itemsize + 1), closing, runs + 4 * voxels)
 
 
 def masks_unit_bytes(

@@ -190,8 +190,15 @@ class RobustEstimator:
         -------
         Thresholds
             ``th_high`` is 256: outside the candidates' boxes everything is background.
+
+        Raises
+        ------
+        ValueError
+            If there is no slice.
         """
         hist_slices = np.asarray(hist_slices)
+        if hist_slices.shape[0] == 0:
+            raise ValueError("the stack has 0 slices: there is nothing to fit; check the path and the shape")
         usable, notes = judge_slices(hist_slices)
         shift = brightness_shift(hist_slices, usable, _knee_of)
         taken = self._taken(usable, np.asarray(sampled, bool))

@@ -315,7 +315,7 @@ def _climb(
         options = {"xatol": 1e-3, "fatol": 1e-2, "maxiter": 200, "initial_simplex": simplex}
         found = minimize(deviance, start, method="Nelder-Mead", options=options)
         steps += int(found.nit)
-        converged = bool(found.success) and best - found.fun < 0.05
+        converged = bool(found.success and best - found.fun < 0.05)
         start, best = found.x, min(best, float(found.fun))
         if converged:
             break

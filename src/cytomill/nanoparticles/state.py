@@ -36,6 +36,10 @@ IMAGES = "images"
 POSTERIOR = "labels/nps/posterior"
 MASKS = "labels/nps/masks"
 
+#: Bytes stored a byte of volume, at the most: a posterior has 256 values a slice, labels are long runs.
+ENCODED_POSTERIOR = {"float16": 0.5, "uint8": 1.0}
+ENCODED_LABELS = 0.125
+
 #: Bytes of image that a unit of the slice-wise stages covers, where the plan may choose.
 SLAB_BYTES = 128 * 2**20
 

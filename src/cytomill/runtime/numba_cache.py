@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 from cytomill.runtime.ranks import World
+
+
+def cache_filled() -> bool:
+    """Whether the cache folder holds compiled kernels already."""
+    folder = os.environ.get("NUMBA_CACHE_DIR", "")
+    return bool(folder) and next(Path(folder).glob("*/*.nbi"), None) is not None
 
 
 def warm(world: World, compile_all: Callable[[], None]) -> str | None:

@@ -6,6 +6,7 @@ the node by default: four ranks a node would run four times too many threads.
 
 from __future__ import annotations
 
+import ctypes
 import getpass
 import os
 import tempfile
@@ -22,6 +23,13 @@ THREAD_VARIABLES = (
     "NUMBA_NUM_THREADS",
     "RAYON_NUM_THREADS",
 )
+
+
+#: Larger blocks of memory go back to the system when they are freed.
+KEPT_BLOCK_BYTES = 4 * 2**20
+
+# From glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def _bound_by_launcher(cores: set[int]) -> bool:
@@ -89,14 +97,29 @@ def numba_cache_folder() -> Path:
     )
 
 
+def return_freed_memory() -> None:
+    """Have glibc give large blocks back to the system when they are freed.
+
+    By default it learns from every freed block to keep blocks of that size, up to 32 MB, and keeps twice
+    that much for each thread: a rank that reads large chunks grew by 170 MB over its stages.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):  # another C library
+        return
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(parameter, KEPT_BLOCK_BYTES)
+
+
 def prepare_process() -> None:
     """Prepare this process; call it before NumPy, numba, mpi4py or matplotlib are imported.
 
-    Installs the stop signals' handlers and sets, where the user has not, the number of threads of
+    Installs the stop signals' handlers, has freed memory returned, and sets, where the user has not, the number of threads of
     each library; sets numba's cache folder to one that can be written, and matplotlib's back-end to
     one that needs no display.
     """
     signals.install()
+    return_freed_memory()
     threads = str(threads_per_rank())
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, threads)

@@ -11,6 +11,7 @@ import numpy as np
 from cytomill.storage.axes import SpatialAxes
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.regions import Region, region_slices
+from cytomill.storage.stores import reading_buffer_bytes
 from cytomill.storage.volumes import Volume
 
 
@@ -68,6 +69,11 @@ class ArrayVolume(Volume):
         except Exception as error:  # HDF5 filters and Zarr codecs share no base class for what they raise
             raise VolumeError(f"{self.path} is damaged: region {region} cannot be read ({error}).") from error
         return np.ascontiguousarray(self._axes.arrange(taken), self.dtype)
+
+    def reading_bytes(self, shape: Sequence[int]) -> int:
+        voxels = super().reading_bytes(shape)
+        shards = getattr(self._array, "shards", None)
+        return voxels + reading_buffer_bytes(shape, self._axes.pick(shards), self.dtype) if shards else voxels
 
     def close(self) -> None:
         self._close()

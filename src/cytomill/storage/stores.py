@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,9 @@ __all__ = [
     "fit_chunks",
     "open_store",
     "parse_spacing",
+    "reading_buffer_bytes",
     "spacing_name",
+    "writing_buffer_bytes",
 ]
 
 #: Raw bytes of a shard at the most: small enough to write in one go, large enough for few files.
@@ -126,6 +129,11 @@ class StoredArray(ABC):
             If a shard cannot be decoded or fails its checksum.
         """
         return self._read(complete_region(region, self.shape))
+
+    def reading_bytes(self, shape: Sequence[int]) -> int:
+        """Estimate the peak memory of reading a region of this shape, the voxels returned included."""
+        voxels = math.prod(shape) * self.dtype.itemsize
+        return voxels + reading_buffer_bytes(shape, self.shards, self.dtype)
 
 
 class VolumeStore(ABC):
@@ -253,6 +261,48 @@ def parse_spacing(name: str) -> tuple[float, float, float]:
 def fit_chunks(shape: Sequence[int], chunks: Sequence[int]) -> tuple[int, ...]:
     """Return `chunks` cut to `shape`, so that small volumes are not padded."""
     return tuple(max(1, min(int(chunk), int(extent))) for chunk, extent in zip(chunks, shape))
+
+
+def codec_threads() -> int:
+    """Shards that the codec pipeline encodes or decodes at once, in the order in which they come."""
+    named = os.environ.get("RAYON_NUM_THREADS", "")
+    return int(named) if named.isdecimal() and int(named) else len(os.sched_getaffinity(0))
+
+
+def _in_flight_bytes(shape: Sequence[int], shards: Sequence[int], dtype: Any) -> int:
+    """Raw bytes of the shards of a region that are handled at once."""
+    cut = [min(shard, extent) for shard, extent in zip(shards, shape, strict=True)]
+    count = math.prod(-(-extent // shard) for shard, extent in zip(cut, shape))
+    return min(count, codec_threads()) * math.prod(cut) * np.dtype(dtype).itemsize
+
+
+def reading_buffer_bytes(
+    shape: Sequence[int], shards: Sequence[int], dtype: Any, encoded: float = 1.0
+) -> int:
+    """Estimate what reading a region takes beside its voxels: whole shards as they are stored.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the region, voxels (Z, Y, X).
+    shards : sequence of int
+        Of the array.
+    dtype : dtype-like
+        Of the array.
+    encoded : float
+        Bytes stored a byte of voxels, at the most.
+    """
+    return int(encoded * _in_flight_bytes(shape, shards, dtype))
+
+
+def writing_buffer_bytes(
+    shape: Sequence[int], shards: Sequence[int], dtype: Any, encoded: float = 1.0
+) -> int:
+    """Estimate what writing a region takes beside its voxels: whole shards, raw and as they are stored.
+
+    Parameters are those of :func:`reading_buffer_bytes`.
+    """
+    return int((1 + encoded) * _in_flight_bytes(shape, shards, dtype))
 
 
 def default_shards(shape: Sequence[int], dtype: Any, chunks: Sequence[int]) -> tuple[int, ...]:

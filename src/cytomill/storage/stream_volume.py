@@ -134,6 +134,8 @@ class StreamVolume(Volume):
             if start + depth >= self.shape[0]:
                 next(planes, None)
             yield start, to_native(slab)
+            # The next one is made only once this one is gone.
+            del slab, target
 
     def close(self) -> None:
         """Nothing is kept open between reads."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -73,6 +74,10 @@ class Volume(ABC):
             If the file is damaged or has changed.
         """
         return self._read(complete_region(region, self.shape))
+
+    def reading_bytes(self, shape: Sequence[int]) -> int:
+        """Estimate the peak memory of reading a region of this shape, the voxels returned included."""
+        return math.prod(shape) * self.dtype.itemsize
 
     def slabs(self, depth: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield ``(first z, slab)`` from first to last slice, `depth` slices at a time."""

@@ -1,0 +1,53 @@
+"""Promise 5: whatever goes wrong on one rank, the job ends within seconds and says where."""
+
+import pytest
+from promise_campaigns import several
+
+#: Seconds that a job may live on after the fault: 10 are promised, on a machine that is not busy.
+PATIENCE_S = 20.0
+
+FAULTS = {
+    "prepare on rank 0": {"what": "prepare", "rank": 0, "stage": "posterior", "do": "raise"},
+    "prepare on rank 2": {"what": "prepare", "rank": 2, "stage": "posterior", "do": "not found"},
+    "reduce": {"what": "reduce", "rank": 0, "stage": "background", "do": "raise"},
+    "accept on rank 1": {"what": "accept", "rank": 1, "stage": "background", "do": "raise"},
+    "attempt line": {"what": "ledger", "kind": "done", "rank": 1, "stage": "background", "do": "raise"},
+    "done line": {"what": "ledger", "kind": "done", "rank": 2, "stage": "posterior", "do": "not found"},
+    "unit": {"what": "process", "rank": 1, "stage": "components", "do": "raise"},
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A campaign of two datasets; nothing is done yet."""
+    names = ("alpha", "beta")
+    return several(tmp_path_factory.mktemp("pair") / "c", names, (8, 128, 128), run="slices_per_unit = 2")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_on_one_rank_of_three_ends_the_job(fault, prepared, tmp_path):
+    campaign = prepared.copy(tmp_path / "c")
+    rule = {"when": "before", "times": 1, **FAULTS[fault]}
+    campaign.rules(rule)
+    arguments = ("--max-failures", "0") if fault == "unit" else ()
+    done = campaign.mpirun(3, *arguments)
+    (met,) = campaign.calls("rule")
+    ended_s = done.ended_at - met["t"]
+    assert done.returncode not in (0, 3, 75), done.stderr
+    assert ended_s < PATIENCE_S, f"the job lived on for {ended_s:.1f} s"
+    assert f"rank {rule['rank']}" in done.stderr
+    where = met["at"]
+    assert f"dataset {where['dataset']}" in done.stderr, done.stderr[-2000:]
+    assert rule["stage"] in done.stderr
+    if fault in ("unit", "attempt line", "done line"):
+        assert f"unit {where['unit']}" in done.stderr, done.stderr[-2000:]
+
+
+def test_what_a_failed_job_left_is_taken_up_again(prepared, tmp_path, monkeypatch):
+    campaign = prepared.copy(tmp_path / "c")
+    campaign.rules({"when": "before", "times": 1, **FAULTS["done line"]})
+    assert campaign.mpirun(3).returncode != 0
+    before = campaign.done()
+    campaign.rules()
+    assert campaign.alone(monkeypatch) == 0
+    assert all(campaign.done()[place] == times for place, times in before.items())
