@@ -273,9 +273,9 @@ def _check_memory(world: World) -> list[Check]:
         each = predicted_peak_bytes(0) + UNIT_BYTES
         fits = each * ranks <= allowed
         text = (
-            f"{source} is {bytes_text(allowed)} for {ranks} rank{'s' if ranks > 1 else ''}; a rank is planned "
-            f"with {bytes_text(predicted_peak_bytes(0))} of imports and its unit (the doctor itself holds "
-            f"{bytes_text(own)})"
+            f"{source} is {bytes_text(allowed)} for {ranks} rank{'s' if ranks > 1 else ''}; a rank is "
+            f"planned with {bytes_text(predicted_peak_bytes(0))} of imports and its unit (the doctor "
+            f"itself holds {bytes_text(own)})"
         )
         if not fits:
             text += f": ask for more memory, or start at most {max(allowed // each, 1)} ranks a node"

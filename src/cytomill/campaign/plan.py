@@ -289,7 +289,7 @@ def _ranks(plan: CampaignPlan) -> str:
 def _row(needs: StageNeeds) -> PlanRow:
     note = ""
     if needs.read_amplification > SAID_AMPLIFICATION:
-        note = f"decodes {needs.read_amplification:.2f} × what it needs"
+        note = f"decodes its input {needs.read_amplification:.2f} times"
     return PlanRow(
         needs.dataset,
         needs.stage,

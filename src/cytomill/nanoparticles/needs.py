@@ -123,7 +123,7 @@ def _volumes(state: DatasetState, stage: Stage) -> tuple[VolumeNeeds, ...]:
 
 
 def _amplification(state: DatasetState, stage: Stage) -> float:
-    """Voxels decoded over voxels needed, of the volume that the stage reads most of."""
+    """Voxels decoded over voxels of the volume that the stage reads most of."""
     shape, label_shape = state.shape, state.label_shape
     if isinstance(stage, SlabStage):
         slabs = steps(shape[0], stage.depth())

@@ -36,6 +36,17 @@ Finished = list[tuple[int, int, Outcome]]
 Queue = list[tuple[int, int]]
 
 
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Turn an exception into one that ends the job and says where."""
+    try:
+        yield
+    except (DatasetRefused, JobFailed):
+        raise
+    except Exception as error:
+        raise JobFailed(f"{where}: {sentence(error)}") from error
+
+
 class Engine:
     """Runs waves of stages.
 
@@ -171,15 +182,8 @@ class Engine:
 
     def _call(self, stage: Stage, what: str, function: Callable):
         """Call a part of a stage outside its units: an exception there ends the job, and says where."""
-        try:
+        with _naming(f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}"):
             return function()
-        except DatasetRefused:
-            raise
-        except Exception as error:
-            raise JobFailed(
-                f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}: "
-                f"{sentence(error)}"
-            ) from error
 
     # -- units -----------------------------------------------------------------------------------
 
@@ -252,7 +256,8 @@ class Engine:
         """Run one unit and commit it; None if it failed."""
         unit = plan.units[u]
         where = f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, unit {u} {unit.region}"
-        self.journal.attempt(plan.epoch, u)
+        with _naming(where):
+            self.journal.attempt(plan.epoch, u)
         self.telemetry.event("begin", dataset=stage.dataset, stage=stage.name, unit=u, child=child)
         began = time.monotonic()
         try:
@@ -265,7 +270,8 @@ class Engine:
             if is_environment_failure(error):
                 raise JobFailed(f"{where}: {sentence(error)}") from error
             why = sentence(error)
-            self.journal.failed(plan.epoch, u, why, traceback.format_exc())
+            with _naming(where):
+                self.journal.failed(plan.epoch, u, why, traceback.format_exc())
             self.telemetry.event("failed", dataset=stage.dataset, stage=stage.name, unit=u, error=why)
             log.warning("%s failed: %s", where, why)
             self._own_failures += 1
@@ -273,9 +279,10 @@ class Engine:
                 raise JobFailed(f"{where}: {why} (max_failures = {self.policy.max_failures})") from error
             return None
         computed = time.monotonic()
-        if not child:
-            records = seal(output.shards, self.root)
-        self.journal.done(plan.epoch, u, records, partials, computed - began)
+        with _naming(where):
+            if not child:
+                records = seal(output.shards, self.root)
+            self.journal.done(plan.epoch, u, records, partials, computed - began)
         self.telemetry.event(
             "unit",
             dataset=stage.dataset,
@@ -327,16 +334,23 @@ class Engine:
                 f"dataset {stage.dataset}: {len(missing)} of {len(plan.units)} units of stage {stage.name} "
                 f"failed {self.policy.attempts} times and are set aside"
             )
-        parts = [
-            fresh.pop((i, u.index))
-            if (i, u.index) in fresh
-            else load_arrays(self.root, known.done[u.index].partials)
-            for u in plan.units
-        ]
+        try:
+            parts = [
+                fresh.pop((i, u.index))
+                if (i, u.index) in fresh
+                else load_arrays(self.root, known.done[u.index].partials)
+                for u in plan.units
+            ]
+        except LedgerError as damage:
+            return None, f"dataset {stage.dataset}: stage {stage.name} cannot be reduced: {damage}"
         try:
             result = self._call(stage, "reduce", lambda: stage.reduce(concatenate(parts)))
         except DatasetRefused as refusal:
             self.journal.refused(plan.epoch, str(refusal))
             return None, str(refusal)
-        self.journal.reduced(plan.epoch, result, seal(stage.files(), self.root))
+        self._call(
+            stage,
+            "commit of its result",
+            lambda: self.journal.reduced(plan.epoch, result, seal(stage.files(), self.root)),
+        )
         return result, ""

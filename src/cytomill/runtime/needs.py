@@ -53,7 +53,8 @@ class StageNeeds:
     memory_bytes : int
         Bytes of a unit above the import baseline.
     read_amplification : float
-        Voxels decoded over voxels needed: chunks that a read cuts are decoded whole.
+        Voxels decoded over voxels of the volume that is read: chunks that a read cuts are decoded
+        whole, halos more than once.
     seconds : float
         Time on one core.
     volumes : tuple of VolumeNeeds

@@ -114,9 +114,9 @@ def return_freed_memory() -> None:
 def prepare_process() -> None:
     """Prepare this process; call it before NumPy, numba, mpi4py or matplotlib are imported.
 
-    Installs the stop signals' handlers, has freed memory returned, and sets, where the user has not, the number of threads of
-    each library; sets numba's cache folder to one that can be written, and matplotlib's back-end to
-    one that needs no display.
+    Installs the stop signals' handlers, has freed memory returned, and sets, where the user has not,
+    the number of threads of each library; sets numba's cache folder to one that can be written, and
+    matplotlib's back-end to one that needs no display.
     """
     signals.install()
     return_freed_memory()
