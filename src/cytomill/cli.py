@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
     parser = argparse.ArgumentParser(
         prog="cytomill",
-        description="Microscopy campaigns under MPI: segmented, measured, reported, resumable block by block.",
+        description="Microscopy campaigns under MPI: segmented, measured, reported, resumable.",
         epilog="Exit codes: 0 finished, 1 failed, 2 refused, 3 finished with datasets set aside, 4 damage "
         "found, 5 locked by another run, 75 stopped (run again to go on).",
     )
@@ -59,7 +59,7 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--retry", action="store_true", help="try units and datasets set aside again")
     parser.add_argument(
-        "--max-failures", type=int, metavar="N", help="end the job after N failed attempts (0: at the first)"
+        "--max-failures", type=int, metavar="N", help="failed attempts that the job bears (0: none)"
     )
     parser.add_argument(
         "--preview", type=int, metavar="N", help="only a contact sheet of N slices a dataset over thresholds"

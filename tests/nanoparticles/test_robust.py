@@ -60,10 +60,18 @@ def test_near_the_oracle_at_the_lowest_load():
 
 
 @pytest.mark.parametrize("density", [6.0, 50.0])
-def test_near_the_oracle_on_the_acceptance_phantom(acceptance, density):
-    volume, truth = acceptance.make_volume((24, 512, 512), seed=45, agg_per_mpx=density)
-    scores = bench.judge(volume, truth)
-    assert bench.failures(truth.mean(), scores) == []
+def test_near_the_oracle_and_calibrated_on_the_acceptance_phantom(acceptance, density):
+    # Its few large aggregates leave a decile of one stack to chance, so three stacks are pooled.
+    stacks = []
+    for seed in (45, 46, 47):
+        volume, truth = acceptance.make_volume((16, 512, 512), seed=seed, agg_per_mpx=density)
+        hist, hist_particles, found = bench.posteriors(volume, truth)
+        tables, verdict = found["robust"]
+        scores = {k: bench.score(t, hist, hist_particles, v) for k, (t, v) in found.items()}
+        assert verdict == PARTICLES
+        assert {"0.5", "0.95"}.isdisjoint(bench.failures(truth.mean(), scores))
+        stacks.append((tables, hist, hist_particles))
+    assert np.nanmax(np.abs(bench.pooled_reliability(stacks))) <= 0.05
 
 
 @pytest.mark.parametrize("condition", bench.CONDITIONS)

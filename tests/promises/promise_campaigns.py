@@ -104,8 +104,11 @@ class Promised:
         """Run in this process; returns the exit code."""
         from cytomill.campaign import run
         from cytomill.cli import main
+        from cytomill.runtime import signals
 
         with monkeypatch.context() as patches:
+            patches.setenv(FOLDER, str(self.folder))
+            patches.setattr(signals, "_reason", "")
             patches.setattr(run, "install_abort_hook", lambda world: None)
             patch(Hooks(self.folder), patches.setattr)
             return main(["run", str(self.toml), *arguments])
@@ -170,7 +173,8 @@ def results(output: Path) -> dict[str, Any]:
                 array = store.open(name)
                 values = array.read()
                 sha = hashlib.sha256(values.tobytes()).hexdigest()
-                found[f"{folder.name}/{name}"] = (array.shape, str(values.dtype), int((values > 0).sum()), sha)
+                facts = (array.shape, str(values.dtype), int((values > 0).sum()), sha)
+                found[f"{folder.name}/{name}"] = facts
         for table in sorted((folder / "tables").glob("*.parquet")):
             frame = pd.read_parquet(table)
             kinds = {column: str(kind) for column, kind in frame.dtypes.items()}

@@ -87,6 +87,10 @@ class Hooks:
             raise FileNotFoundError(errno.ENOENT, "a test took the file away", "somewhere")
         elif action == "disk full":
             raise OSError(errno.ENOSPC, "No space left on device")
+        elif action == "stop":
+            from cytomill.runtime.signals import request_stop
+
+            request_stop("a test")
         elif action == "sleep":
             time.sleep(rule["seconds"])
         elif action == "delete":
@@ -101,13 +105,15 @@ def patch(hooks: Hooks, put: Callable[[Any, str, Any], None] = setattr) -> None:
 
     Figures take longer than all the rest of so small a campaign, so that pages hold a word only.
     """
-    from cytomill.campaign import finish
+    from cytomill.campaign import finish, run
     from cytomill.nanoparticles import intensity_stages, label_stages
     from cytomill.runtime.ledger import Journal
     from cytomill.runtime.stage import Stage
 
     for page in ("render_dataset", "render_campaign"):
         put(finish, page, lambda report: f"a page of {time.time_ns()}")
+    command = run._child_command
+    put(run, "_child_command", lambda *unit: [sys.executable, __file__, *command(*unit)[3:]])
     found = {**vars(intensity_stages), **vars(label_stages)}.values()
     kinds = {c for c in found if isinstance(c, type) and issubclass(c, Stage) and "name" in vars(c)}
     for kind in kinds:
@@ -143,11 +149,8 @@ def main() -> int:
 
     prepare_process()
     import cytomill.__main__
-    from cytomill.campaign import run
 
     patch(Hooks(Path(os.environ[FOLDER])))
-    command = run._child_command
-    run._child_command = lambda *unit: [sys.executable, __file__, *command(*unit)[3:]]
     return cytomill.__main__.main()
 
 

@@ -88,7 +88,7 @@ def test_a_new_time_of_the_input_costs_one_pass_where_its_values_are_equal(campa
     assert campaign.calls() == []
 
 
-def test_an_input_of_other_values_is_done_again_although_its_histograms_agree(campaign, monkeypatch, tmp_path):
+def test_an_input_of_other_values_with_equal_histograms_is_done_again(campaign, monkeypatch):
     path = campaign.folder / "inputs" / "alpha.npy"
     volume = np.load(path)
     np.save(path, volume[:, ::-1, :])

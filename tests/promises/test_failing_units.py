@@ -76,17 +76,16 @@ def test_failures_of_two_launches_add_up(pair, monkeypatch):
 
 
 def test_a_unit_that_kills_its_process_is_found_and_set_aside(pair, unharmed):
-    pair.rules(
-        {"what": "process", "when": "before", "dataset": "alpha", "stage": "posterior", "unit": 1, "do": "kill"}
-    )
+    place = {"dataset": "alpha", "stage": "posterior", "unit": 1}
+    pair.rules({"what": "process", "when": "before", **place, "do": "kill"})
     first = pair.mpirun(2)
     assert first.returncode not in (0, 3, 75)
-    own = pair.calls(dataset="alpha", stage="posterior", unit=1)
+    own = pair.calls(**place)
     assert [call["rank"] >= 0 for call in own] == [True]
     second = pair.mpirun(2)
     assert second.returncode == 3, second.stderr
     assert "alpha" in second.stderr and "posterior" in second.stderr
-    own = pair.calls(dataset="alpha", stage="posterior", unit=1)
+    own = pair.calls(**place)
     assert [call["rank"] for call in own[1:]] == [-1] * 3, "only ever in a child process again"
     failures = [line for line in pair.ledger_lines() if line["k"] == "failed"]
     assert len(failures) == 3 and all("SIGKILL" in line["error"] for line in failures)
@@ -98,14 +97,13 @@ def test_a_unit_that_kills_its_process_is_found_and_set_aside(pair, unharmed):
 
 def test_an_innocent_unit_that_was_preempted_three_times_is_not_blamed(tmp_path):
     campaign = one_dataset(tmp_path / "c", SHAPE, run=LAYOUT)
-    place = {"what": "process", "when": "after", "stage": "background", "unit": 3}
-    campaign.rules({**place, "do": "kill launcher", "times": 1}, {**place, "do": "kill", "times": 1})
-    # The first launch dies with its launcher, the next two in the unit's child, which dies with its rank.
+    place = {"what": "process", "when": "before", "stage": "background", "unit": 3}
+    # The first launch dies with its launcher; the next ones are in the unit's child, whose rank dies.
     for _ in range(3):
-        done = campaign.mpirun(1)
         campaign.rules({**place, "do": "kill launcher", "times": 1})
-        assert done.returncode != 0
+        assert campaign.mpirun(1).returncode != 0
         assert [line for line in campaign.ledger_lines() if line["k"] == "failed"] == []
+    assert [call["rank"] for call in campaign.calls(stage="background", unit=3)] == [0, -1, -1]
     campaign.rules()
     done = campaign.mpirun(1)
     assert done.returncode == 0, done.stderr

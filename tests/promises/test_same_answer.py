@@ -90,7 +90,8 @@ def test_same_values_for_any_number_of_ranks(ranks, layout, inputs, expected, tm
 def test_ten_small_datasets_share_one_queue(tmp_path):
     names = [f"set-{n}" for n in range(10)]
     campaign = several(tmp_path / "c", names, (6, 64, 64), run="slices_per_unit = 2\nblock = [6, 64, 64]")
-    campaign.rules({"what": "process", "when": "before", "stage": "background", "do": "sleep", "seconds": 0.2})
+    place = {"what": "process", "when": "before", "stage": "background"}
+    campaign.rules({**place, "do": "sleep", "seconds": 0.2})
     done = campaign.mpirun(4)
     assert done.returncode == 0, done.stderr
     units = [event for event in read_events(campaign.output / "telemetry") if event["kind"] == "unit"]
@@ -109,7 +110,8 @@ def test_a_restart_on_other_ranks_and_units_keeps_the_table(inputs, expected, tm
         {"what": "process", "when": "before", "stage": "posterior", "first": 5, "do": "kill"},
     )
     assert campaign.mpirun(2).returncode != 0
-    frozen = {(li["dataset"], li["stage"]): li["units"] for li in campaign.ledger_lines() if li["k"] == "stage"}
+    opened = [line for line in campaign.ledger_lines() if line["k"] == "stage"]
+    frozen = {(line["dataset"], line["stage"]): line["units"] for line in opened}
     assert ("robust", "posterior") in frozen
     campaign.rules()
     other = ("--set", "run.slices_per_unit=6", "--set", "run.block=[8,128,128]")

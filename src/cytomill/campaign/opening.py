@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.config import Campaign, CampaignError, from_resolved, resolved
-from cytomill.campaign.pipelines import PIPELINES, waves
-from cytomill.kernels.devices import Device
-from cytomill.runtime.ledger import LedgerState, epoch_key, load_arrays
+from cytomill.campaign.pipelines import PIPELINES, Place, waves
+from cytomill.runtime.ledger import LedgerError, LedgerState, epoch_key, load_arrays
 from cytomill.runtime.planning import changed_fields
 from cytomill.runtime.stage import Stage
 from cytomill.storage.durable import write_atomic
 
 RESOLVED = "campaign.json"
-CPU = Device()
+HERE = Place()
 _TIMED_NAME = re.compile(r"nps-\d{8}-\d{6}")
 
 
@@ -38,7 +37,7 @@ class OpenCampaign:
 
 
 def open_datasets(
-    campaign: Campaign, device: Device = CPU, only: Sequence[str] | None = None
+    campaign: Campaign, place: Place = HERE, only: Sequence[str] | None = None
 ) -> OpenCampaign:
     """Open every dataset (headers only); one that cannot be used is set aside with its sentence."""
     opened = OpenCampaign(campaign)
@@ -47,7 +46,7 @@ def open_datasets(
             continue
         pipeline = PIPELINES[dataset.pipeline]
         try:
-            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, device)
+            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, place)
             opened.stages[dataset.name] = pipeline.stages(state)
             opened.states[dataset.name] = state
         except (ValueError, OSError) as error:
@@ -60,7 +59,7 @@ def keep_timed_names(campaign: Campaign) -> Campaign:
     path = campaign.output / RESOLVED
     if not path.exists():
         return campaign
-    before = {d.name: d for d in from_resolved(json.loads(path.read_text())).datasets}
+    before = {d.name: d for d in stored_campaign(campaign.output).datasets}
     return replace(campaign, datasets=tuple(_keep_name(d, before.get(d.name)) for d in campaign.datasets))
 
 
@@ -91,6 +90,8 @@ def stored_campaign(folder: Path) -> Campaign:
         raise CampaignError(
             f"{folder} holds no campaign ({RESOLVED} is missing); give the output folder of 'cytomill run'"
         ) from None
+    except json.JSONDecodeError as error:
+        raise CampaignError(f"{path} is damaged ({error}); run 'cytomill verify --mend {folder}'") from error
 
 
 def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]:
@@ -135,5 +136,8 @@ def changed_since(opened: OpenCampaign, ledger: LedgerState) -> list[str]:
             changes += own
             if own or not known.complete:
                 break
-            stage.accept(load_arrays(opened.campaign.output, known.reduced))
+            try:
+                stage.accept(load_arrays(opened.campaign.output, known.reduced))
+            except LedgerError:  # the planner sets the dataset aside for it
+                break
     return changes

@@ -19,6 +19,22 @@ DATASETS = "datasets"
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a dataset is opened.
+
+    Parameters
+    ----------
+    device : Device
+        Where this rank's kernels run.
+    ranks : int
+        Ranks that will share the work; with many, units are cut smaller.
+    """
+
+    device: Device = Device()
+    ranks: int = 1
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """One kind of analysis.
 
@@ -29,7 +45,7 @@ class Pipeline:
     order : callable
         ``() -> names of its stages in order``; datasets may lack some.
     open_dataset : callable
-        ``(dataset, output, run settings, device) -> state``; reads headers only and raises ValueError
+        ``(dataset, output, run settings, place) -> state``; reads headers only and raises ValueError
         (one sentence) for an input that it cannot use.
     stages : callable
         ``state -> stages``.
@@ -37,7 +53,7 @@ class Pipeline:
 
     config: type
     order: Callable[[], Sequence[str]]
-    open_dataset: Callable[[Dataset, Path, RunSettings, Device], Any]
+    open_dataset: Callable[[Dataset, Path, RunSettings, Place], Any]
     stages: Callable[[Any], Sequence[Stage]]
 
 
@@ -46,7 +62,7 @@ def dataset_folder(output: Path, dataset: str) -> Path:
     return output / DATASETS / dataset
 
 
-def _open_nanoparticles(dataset: Dataset, output: Path, run: RunSettings, device: Device) -> Any:
+def _open_nanoparticles(dataset: Dataset, output: Path, run: RunSettings, place: Place) -> Any:
     from cytomill.nanoparticles.stages import check_input
     from cytomill.nanoparticles.state import STORE, DatasetState, Layout
     from cytomill.storage.volumes import open_volume
@@ -65,8 +81,8 @@ def _open_nanoparticles(dataset: Dataset, output: Path, run: RunSettings, device
         input=dataset.input,
         voxel_size_nm=tuple(float(s) for s in size),
         config=dataset.options,
-        layout=Layout(run.slices_per_unit, tuple(run.block)),
-        device=device,
+        layout=Layout(run.slices_per_unit, tuple(run.block), place.ranks),
+        device=place.device,
     )
     state.source = source
     if source.voxel_size_nm is not None and tuple(size) != tuple(source.voxel_size_nm):

@@ -18,9 +18,8 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
-from cytomill.campaign.pipelines import PIPELINES
+from cytomill.campaign.pipelines import PIPELINES, Place
 from cytomill.campaign.run import TELEMETRY
-from cytomill.kernels.devices import Device
 from cytomill.nanoparticles.needs import expect
 from cytomill.reports.quantities import bytes_text, count_text, seconds_text
 from cytomill.reports.terminal import PlanRow, plan_table
@@ -189,7 +188,7 @@ def make_plan(
     plan = CampaignPlan(campaign.name, campaign.output, ranks, local_ranks, notes=list(campaign.warnings))
     for dataset in campaign.datasets:
         try:
-            plan.stages += estimate(campaign, dataset)
+            plan.stages += estimate(campaign, dataset, ranks)
         except (ValueError, OSError) as error:
             plan.refused[dataset.name] = f"dataset {dataset.name}: {error}"
     if (campaign.output / JOURNALS).is_dir():
@@ -201,7 +200,7 @@ def make_plan(
     return plan
 
 
-def estimate(campaign: Campaign, dataset: Dataset) -> list[StageNeeds]:
+def estimate(campaign: Campaign, dataset: Dataset, ranks: int = 1) -> list[StageNeeds]:
     """What the stages of one dataset will need, from its header alone.
 
     Raises
@@ -210,7 +209,7 @@ def estimate(campaign: Campaign, dataset: Dataset) -> list[StageNeeds]:
         If the dataset cannot be used; one sentence.
     """
     pipeline = PIPELINES[dataset.pipeline]
-    state = pipeline.open_dataset(dataset, campaign.output, campaign.run, Device())
+    state = pipeline.open_dataset(dataset, campaign.output, campaign.run, Place(ranks=ranks))
     return expect(state, pipeline.stages(state))
 
 

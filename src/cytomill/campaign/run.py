@@ -26,8 +26,8 @@ from cytomill.campaign.opening import (
     stored_campaign,
     write_resolved,
 )
+from cytomill.campaign.pipelines import Place
 from cytomill.campaign.provenance import collect
-from cytomill.kernels.devices import Device
 from cytomill.runtime.devices import Binding, bind
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
@@ -161,7 +161,7 @@ def _run_locked(
     journal = Journal(output, launch, world.rank)
     state = _replay(world, output)
     _announce(world, campaign, launch, binding, journal, lock)
-    opened = _open_together(world, campaign, binding.device)
+    opened = _open_together(world, campaign, Place(binding.device, world.size))
     _settle_changes(world, opened, state, options)
     engine = Engine(
         world,
@@ -178,12 +178,19 @@ def _run_locked(
         for wave in opened.waves():
             engine.run_wave(wave)
         engine.agree_on_stop()
-        if world.bcast(engine.worked or not (output / REPORT).exists()):
+        old = state is not None and (state.pages_are_old or not (output / REPORT).exists())
+        if world.bcast(engine.worked or old):
             telemetry.flush()
             world.barrier()
             finish(world, opened, engine.set_aside)
+            if world.rank == 0:
+                journal.reported()
         elif world.rank == 0:
             say("nothing to do: every unit is done already")
+    except (Stopped, Refused):
+        # Raised on every rank together, so that the counter can be released together.
+        engine.close()
+        raise
     finally:
         telemetry.close()
         journal.close()
@@ -232,13 +239,13 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _open_together(world: World, campaign: Campaign, device: Device) -> OpenCampaign:
+def _open_together(world: World, campaign: Campaign, place: Place) -> OpenCampaign:
     """Open on rank 0 first: what it sets aside, nobody opens (collective)."""
-    opened = open_datasets(campaign, device) if world.rank == 0 else None
+    opened = open_datasets(campaign, place) if world.rank == 0 else None
     set_aside = world.bcast(opened.set_aside if opened else None)
     if opened is None:
         names = [d.name for d in campaign.datasets if d.name not in set_aside]
-        opened = open_datasets(campaign, device, names)
+        opened = open_datasets(campaign, place, names)
         if opened.set_aside:
             raise OSError(f"rank {world.rank} on {world.host}: {'; '.join(opened.set_aside.values())}")
         opened.set_aside = dict(set_aside)
@@ -303,7 +310,7 @@ def run_unit(output: Path, dataset: str, stage_name: str, unit_index: int, resul
 
     die_with_parent(parent)
     campaign = stored_campaign(output)
-    opened = open_datasets(campaign, bind(connect(), campaign.run.device).device, [dataset])
+    opened = open_datasets(campaign, Place(bind(connect(), campaign.run.device).device), [dataset])
     ledger = replay(output)
     for stage in opened.stages[dataset]:
         known = ledger.stages[dataset, stage.name]

@@ -29,7 +29,7 @@ class RunSettings:
     Parameters
     ----------
     max_failures : int
-        Units set aside before the job ends.
+        Failed attempts of one launch, over all units, that the job bears; 0 ends it at the first.
     attempts : int
         Failures of one unit before it is set aside.
     sharing : str
@@ -49,7 +49,7 @@ class RunSettings:
         A value out of its range.
     """
 
-    max_failures: int = field(default=20, metadata={"help": "units set aside before the job ends"})
+    max_failures: int = field(default=100, metadata={"help": "failed attempts that the job bears (0: none)"})
     attempts: int = field(default=3, metadata={"help": "failures of a unit before it is set aside"})
     sharing: str = field(default="auto", metadata={"choices": SHARING_MODES, "help": "how ranks share units"})
     device: str = field(default="auto", metadata={"choices": DEVICES, "help": "where kernels run"})
@@ -190,7 +190,9 @@ def unknown_target(argument: Argument, target: str, known: Sequence[str]) -> Cam
     same_key = [name for name in known if name.rpartition(".")[2] == target.rpartition(".")[2]]
     meant = same_key[0] if len(same_key) == 1 else nearest(target, known)
     hint = f"did you mean '{meant}'?" if meant else "no name is like it."
-    return CampaignError(f"{argument.where}: unknown key '{target}'; {hint} Allowed: {', '.join(known)}")
+    section = (meant or target).partition(".")[0] + "."
+    allowed = [name for name in known if name.startswith(section)] or known
+    return CampaignError(f"{argument.where}: unknown key '{target}'; {hint} Allowed: {', '.join(allowed)}")
 
 
 def read_table(

@@ -17,9 +17,9 @@ from cytomill.nanoparticles.estimators import choose_polarity
 from cytomill.nanoparticles.posterior import stored_tables
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
 from cytomill.nanoparticles.state import (
+    ENCODED_POSTERIOR,
     IMAGES,
     POSTERIOR,
-    ENCODED_POSTERIOR,
     SLAB_BYTES,
     DatasetState,
     digest_of,
@@ -74,7 +74,8 @@ class SlabStage(NanoparticleStage):
         wanted = self.state.layout.slices_per_unit
         if not wanted:
             slice_bytes = height * width * self.state.image.dtype.itemsize
-            wanted = max(1, min(SLAB_BYTES // max(slice_bytes, 1), -(-depth // 16)))
+            least_units = max(16, 4 * self.state.layout.ranks)
+            wanted = max(1, min(SLAB_BYTES // max(slice_bytes, 1), -(-depth // least_units)))
         multiple = self.slab_multiple()
         return max(wanted // multiple, 1) * multiple
 
@@ -331,7 +332,9 @@ class PosteriorStage(SlabStage):
         )
 
     def fields(self) -> dict[str, Any]:
-        return {"mixture": digest(self.state.results["mixture"])} | self.state.options(
+        # The spacing names the volume: under another one it is another volume.
+        known = {"mixture": digest(self.state.results["mixture"]), "spacing": self.state.spacing}
+        return known | self.state.options(
             "posterior_dtype", "zarr_chunks", "shard_shape"
         )
 
@@ -444,6 +447,6 @@ def check_depths(units: Sequence[Unit], shard_depth: int, depth: int, stage: str
         start, stop = unit.region[0]
         if start % shard_depth or (stop % shard_depth and stop != depth):
             raise ValueError(
-                f"{stage}: unit {unit.index} covers slices {start} to {stop}, but shards are {shard_depth} slices "
-                "deep: two ranks would write one shard; make slices_per_unit a multiple of it"
+                f"{stage}: unit {unit.index} covers slices {start} to {stop}, but shards are {shard_depth} "
+                "slices deep: two ranks would write one shard; make slices_per_unit a multiple of it"
             )

@@ -95,8 +95,11 @@ class ComponentStage(NanoparticleStage):
         shape, shards = self.state.label_shape, self.shards()
         wanted = self.state.layout.block
         if not any(wanted):
-            layers = max(1, min(BLOCK_VOXELS // max(prod(shards), 1), -(-shape[0] // (shards[0] * 8))))
-            wanted = (shards[0] * layers, shards[1], shards[2])
+            # As deep as memory and the sharing allow: the halo along Z is read twice.
+            counts = [-(-length // shard) for length, shard in zip(shape, shards)]
+            least_layers = -(-3 * self.state.layout.ranks // (counts[1] * counts[2]))
+            depth = max(1, min(BLOCK_VOXELS // prod(shards), -(-counts[0] // max(least_layers, 4))))
+            wanted = (shards[0] * depth, shards[1], shards[2])
         return align(wanted, shards, shape)
 
     def units(self) -> list[Unit]:
@@ -109,8 +112,8 @@ class ComponentStage(NanoparticleStage):
             for (start, stop), shard, length in zip(unit.region, whole, self.state.label_shape):
                 if start % shard or (stop % shard and stop != length):
                     raise ValueError(
-                        f"{self.name}: unit {unit.index} covers {unit.region}, but shards are {whole} voxels: "
-                        "two ranks would write one shard; make the block a multiple of it"
+                        f"{self.name}: unit {unit.index} covers {unit.region}, but shards are {whole} "
+                        "voxels: two ranks would write one shard; make the block a multiple of it"
                     )
 
     def memory_bytes(self) -> int:

@@ -38,9 +38,10 @@ Limits
 Particles dimmer than about three standard deviations of the tissue, bright tissue with a mode of its
 own (calcified or heavily stained bodies are called particles), slices whose contrast (not brightness)
 changes, and loads above 25 %.  Voxels in the last bin count as particles where there are any: with dark
-particles that is the padding of a registered stack, which should be cropped.  Below some 2000 particle voxels in the stack the valley may not
-show, and the verdict is a flag; below some 100 it is "no particles".  On phantoms the reliability error
-is 0.02 to 0.04 a decile, and up to 0.1 on single stacks, where the amplitude is misjudged by 3 bins.
+particles that is the padding of a registered stack, which should be cropped.  Below some 2000 particle
+voxels in the stack the valley may not show, and the verdict is a flag; below some 100 it is
+"no particles".  On phantoms the reliability error is 0.02 to 0.04 a decile, and up to 0.1 on single
+stacks, where the amplitude is misjudged by some 3 bins.
 
 Sources: McLachlan & Peel, Finite Mixture Models (2000); Walther, Stat. Sci. 24 (2009) 319, on
 log-concave components; the half-maximum rule is common practice for edges under a symmetric blur.

@@ -32,8 +32,8 @@ def check_input(state: DatasetState) -> None:
     source = state.source
     if source.dtype.name not in DTYPES:
         raise ValueError(
-            f"{source.path}: pixels are {source.dtype.name}, expected uint8 or uint16; convert the stack with "
-            "its grey levels scaled to one of these"
+            f"{source.path}: pixels are {source.dtype.name}, expected uint8 or uint16; convert the stack "
+            "with its grey levels scaled to one of these"
         )
     if min(source.shape) < 1:
         raise ValueError(f"{source.path}: the stack of shape {source.shape} has no pixels")

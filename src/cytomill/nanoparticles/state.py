@@ -22,8 +22,6 @@ from cytomill.runtime.stage import Arrays
 from cytomill.storage.stores import (
     StoredArray,
     VolumeStore,
-    default_shards,
-    fit_chunks,
     open_store,
     spacing_name,
 )
@@ -54,10 +52,13 @@ class Layout:
         Depth of a slab; 0 chooses it.
     block : tuple of int
         Block of the labelling stages, voxels (Z, Y, X); zeros choose it.
+    ranks : int
+        Ranks that share the units; what is chosen gives each of them several.
     """
 
     slices_per_unit: int = 0
     block: tuple[int, int, int] = (0, 0, 0)
+    ranks: int = 1
 
 
 @dataclass

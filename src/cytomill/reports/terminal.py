@@ -157,7 +157,7 @@ def plan_table(rows: Sequence[PlanRow]) -> Table:
 
 
 def print_renderable(table: RenderableType, file: IO[str] | None = None) -> None:
-    """Print a table or a group of them: fitted to a terminal, at full width and without colour codes anywhere else."""
+    """Print tables: fitted to a terminal, at full width and without colour codes anywhere else."""
     file = sys.stdout if file is None else file
     console = Console(file=file)
     if not console.is_terminal:

@@ -12,12 +12,13 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cytomill.runtime.arrays import concatenate
 from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environment_failure, sentence
-from cytomill.runtime.ledger import Journal, LedgerState, UnitDone, load_arrays
+from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, UnitDone, load_arrays
 from cytomill.runtime.memory import PlanDoesNotFit, predicted_peak_bytes
 from cytomill.runtime.planning import Policy, StagePlan, WavePlanner
 from cytomill.runtime.ranks import World

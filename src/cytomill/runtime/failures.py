@@ -30,6 +30,10 @@ class JobFailed(RuntimeError):
     """The job ends now; the message names rank, dataset, stage and unit."""
 
 
+class MachineFailed(RuntimeError):
+    """A unit's child process met trouble of the machine; the message says which."""
+
+
 #: Trouble of the machine, not of the unit: blaming the unit would set the whole campaign aside.
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
@@ -38,7 +42,7 @@ def is_environment_failure(error: BaseException) -> bool:
     """Whether an exception of a unit says that the machine failed (disk full, quota, handles)."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _ENVIRONMENT:
+        if isinstance(seen, MachineFailed) or isinstance(seen, OSError) and seen.errno in _ENVIRONMENT:
             return True
         seen = seen.__cause__ or seen.__context__
     return False

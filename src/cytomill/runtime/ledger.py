@@ -8,6 +8,7 @@ frozen unit table opens: lines of an older configuration simply belong to an epo
 Kinds of lines: ``launch``, ``stage`` (fields and unit table, opens an epoch), ``attempt``, ``done``,
 ``failed``, ``reduced``, ``refused``, ``void`` (a unit whose shards were damaged), ``unreduce`` (a
 reduction whose result or files were damaged), ``forgive`` (a unit set aside gets new attempts),
+``reported`` (the pages show what the launch left),
 ``confirm`` (an epoch still holds after an earlier stage was redone).
 """
 
@@ -37,6 +38,10 @@ from cytomill.storage.durable import ShardRecord, fsync_directory, write_atomic
 
 JOURNALS = "ledger"
 ASIDE = "aside"
+
+
+#: Kinds of lines after which the pages no longer show the results.
+_CHANGES = {"done", "failed", "reduced", "refused", "void", "unreduce"}
 
 
 class LedgerError(RuntimeError):
@@ -105,6 +110,13 @@ class LedgerState:
     stages: dict[tuple[str, str], StageState] = field(default_factory=dict)
     launches: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    changed_by: str = ""
+    reported_by: str = ""
+
+    @property
+    def pages_are_old(self) -> bool:
+        """Whether a launch changed results and was ended before it wrote the pages."""
+        return self.changed_by > self.reported_by
 
 
 class Journal:
@@ -207,6 +219,10 @@ class Journal:
     def forgive(self, epoch: str) -> None:
         """Forget the failures of an epoch, so that its units set aside are tried again."""
         self._append("forgive", e=epoch)
+
+    def reported(self) -> None:
+        """Record that the pages show everything in the ledger (rank 0, once every rank has written)."""
+        self._append("reported")
 
     def close(self) -> None:
         """Close the file."""
@@ -311,6 +327,10 @@ def replay(root: Path) -> LedgerState:
                 state.stages[line["dataset"], line["stage"]] = opened
     for launch, rank, lines in journals:
         for line in lines:
+            if line["k"] == "reported":
+                state.reported_by = launch
+            elif line["k"] in _CHANGES:
+                state.changed_by = launch
             stage = by_epoch.get(line.get("e", ""))
             if stage is not None:
                 _apply(stage, line, launch, rank)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cytomill.runtime import launcher
+from cytomill.runtime.failures import JobFailed
 
 _FIRST_SLEEP_S = 0.0002
 _LONGEST_SLEEP_S = 0.005
@@ -271,7 +272,9 @@ def install_abort_hook(world: World, code: int = 1) -> None:
     def end(kind: type[BaseException], error: BaseException | None, trace: Any, thread: str) -> None:
         where = f"rank {world.rank} on {world.host}{thread}"
         lines = "".join(traceback.format_exception(kind, error, trace))
-        sys.stderr.write(f"cytomill: uncaught exception on {where}; the job ends here\n{lines}")
+        # A sentence of our own says where by itself; the traceback follows for the engineer.
+        what = str(error) if isinstance(error, JobFailed) else f"uncaught exception on {where}"
+        sys.stderr.write(f"cytomill: {what}; the job ends here\n{lines}")
         world.abort(130 if issubclass(kind, KeyboardInterrupt) else code)
 
     def end_thread(arguments: threading.ExceptHookArgs) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from cytomill.runtime.arrays import from_npz, to_npz
+from cytomill.runtime.failures import MachineFailed, is_environment_failure, sentence
 from cytomill.runtime.ranks import wait_politely
 from cytomill.runtime.stage import Arrays, Stage, Unit
 from cytomill.storage.durable import ShardRecord, seal
@@ -36,6 +37,8 @@ _MPI_PREFIXES = (
 )
 _SHARDS = "cytomill.shards"
 _PR_SET_PDEATHSIG = 1
+#: Exit code of a child that met trouble of the machine (EX_IOERR): its unit is not to blame.
+_MACHINE_FAILED = 74
 
 
 class ChildFailed(RuntimeError):
@@ -57,6 +60,8 @@ def run_in_child(command: Sequence[str]) -> tuple[list[ShardRecord], Arrays]:
     ------
     ChildFailed
         If the child exits non-zero or is killed.
+    MachineFailed
+        If the child found the disk full, or the like.
     """
     with tempfile.TemporaryDirectory(prefix="cytomill-unit-") as folder:
         result, log = Path(folder) / "result.npz", Path(folder) / "log"
@@ -67,11 +72,16 @@ def run_in_child(command: Sequence[str]) -> tuple[list[ShardRecord], Arrays]:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
+                # A launcher signals its ranks' process groups: a stop must not kill a child that has
+                # no handler yet, or an innocent unit would be blamed.
+                start_new_session=True,
             )
             wait_politely(lambda: child.poll() is not None)
         if child.returncode != 0:
             lines = log.read_text(errors="replace").strip().splitlines()
             last = f": {lines[-1]}" if lines else ""
+            if child.returncode == _MACHINE_FAILED:
+                raise MachineFailed(f"the unit's process could not go on{last}")
             raise ChildFailed(f"{_how_it_ended(child.returncode)}{last}")
         arrays = from_npz(result.read_bytes())
     shards = json.loads(arrays.pop(_SHARDS).tobytes())
@@ -96,7 +106,13 @@ def die_with_parent(parent: int) -> None:
 
 def run_as_child(stage: Stage, unit: Unit, root: Path, result: Path) -> None:
     """The child's side: run the unit, make its shards durable, leave the result for the parent."""
-    output = stage.process(unit)
-    records = [[r.path, r.size, r.crc32c] for r in seal(output.shards, root)]
-    listed = np.frombuffer(json.dumps(records).encode(), np.uint8)
-    result.write_bytes(to_npz({**output.partials, _SHARDS: listed}))
+    try:
+        output = stage.process(unit)
+        records = [[r.path, r.size, r.crc32c] for r in seal(output.shards, root)]
+        listed = np.frombuffer(json.dumps(records).encode(), np.uint8)
+        result.write_bytes(to_npz({**output.partials, _SHARDS: listed}))
+    except Exception as error:
+        if not is_environment_failure(error):
+            raise
+        print(sentence(error), file=sys.stderr)
+        sys.exit(_MACHINE_FAILED)

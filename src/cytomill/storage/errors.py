@@ -31,5 +31,6 @@ class DamagedShard(VolumeError):
 
     def __str__(self) -> str:
         return (
-            f"Shard {self.path} is damaged ({self.reason}); restore it, or delete it and run its stage again."
+            f"Shard {self.path} is damaged ({self.reason}); have it made again (in a campaign: "
+            "'cytomill verify --mend', then run)."
         )
