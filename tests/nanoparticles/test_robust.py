@@ -59,12 +59,13 @@ def test_near_the_oracle_at_the_lowest_load():
     assert bench.failures(0.0005, scores) == []
 
 
-@pytest.mark.parametrize("density", [6.0, 50.0])
-def test_near_the_oracle_and_calibrated_on_the_acceptance_phantom(acceptance, density):
-    # Its few large aggregates leave a decile of one stack to chance, so three stacks are pooled.
+@pytest.mark.parametrize("density, seeds", [(6.0, (45, 46, 47, 48)), (50.0, (45, 46))])
+def test_near_the_oracle_and_calibrated_on_the_acceptance_phantom(acceptance, density, seeds):
+    # Its few large aggregates leave a decile of one stack to chance (the benchmark shows single stacks
+    # at up to 0.1), so reliability is that of several stacks together.
     stacks = []
-    for seed in (45, 46, 47):
-        volume, truth = acceptance.make_volume((16, 512, 512), seed=seed, agg_per_mpx=density)
+    for seed in seeds:
+        volume, truth = acceptance.make_volume((24, 512, 512), seed=seed, agg_per_mpx=density)
         hist, hist_particles, found = bench.posteriors(volume, truth)
         tables, verdict = found["robust"]
         scores = {k: bench.score(t, hist, hist_particles, v) for k, (t, v) in found.items()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from launching import run_ranks
+from launching import run_ranks, wait_for
 from promise_driver import FOLDER, LOG, RULES, Hooks, patch
 from small_campaigns import phantom
 
@@ -98,7 +98,13 @@ class Promised:
             meanwhile,
         )
         done.ended_at = time.time()
+        wait_for(lambda: not self.processes(), 20)
         return done
+
+    def processes(self) -> list[int]:
+        """Processes of earlier runs that still live; the ranks outlive a killed launcher for a moment."""
+        pids = {call["pid"] for call in self.calls("ledger")} - {os.getpid()}
+        return [pid for pid in pids if str(DRIVER).encode() in _command(pid)]
 
     def alone(self, monkeypatch, *arguments: str) -> int:
         """Run in this process; returns the exit code."""
@@ -138,6 +144,13 @@ class Promised:
         other.folder, other.output, other.toml = folder, folder / "results", folder / "campaign.toml"
         other.toml.write_text(text)
         return other
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def save(folder: Path, name: str, volume: np.ndarray) -> Path:

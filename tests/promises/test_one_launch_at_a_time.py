@@ -12,13 +12,15 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path, mo
     arguments = [str(DRIVER), "run", str(campaign.toml)]
     with started(2, arguments, {FOLDER: str(campaign.folder)}) as first:
         wait_for(lambda: len(campaign.calls(stage="background")) >= 2, 60)
-        second = campaign.mpirun(2)
-        assert second.returncode == 5, second.stderr
-        assert "another launch" in second.stderr and "pid" in second.stderr
+        with started(2, arguments, {FOLDER: str(campaign.folder)}) as second:
+            _, said = second.communicate(timeout=60)
+        assert second.returncode == 5, said
+        assert "another launch" in said and "pid" in said
         assert first.poll() is None
         assert len(campaign.calls(stage="background")) == 2
         first.send_signal(signal.SIGKILL)
         first.wait()
+        wait_for(lambda: not campaign.processes(), 20)
     campaign.rules()
     assert campaign.alone(monkeypatch) == 0
     said = capfd.readouterr().err

@@ -153,7 +153,6 @@ def _run_locked(
     trouble = warm(world, compile_kernels)
     if trouble and world.local_rank == 0:
         say(trouble)
-    measure_baseline()
     telemetry = Telemetry(output / TELEMETRY, launch, world.rank)
     telemetry.event(
         "rank", host=world.host, device=binding.label, pid=os.getpid(), local_rank=world.local_rank
@@ -162,6 +161,7 @@ def _run_locked(
     state = _replay(world, output)
     _announce(world, campaign, launch, binding, journal, lock)
     opened = _open_together(world, campaign, Place(binding.device, world.size))
+    measure_baseline()  # only now: opening a format loads its library
     _settle_changes(world, opened, state, options)
     engine = Engine(
         world,

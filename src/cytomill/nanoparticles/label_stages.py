@@ -223,10 +223,9 @@ class MaskStage(NanoparticleStage):
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state
         target = state.store.open(self.volume)
-        final = relabel_unit(
-            state.provisional.open(provisional_name(state)).read(unit.region),
-            self.label_map.of_block(unit.index),
-        )
+        provisional = state.provisional.open(provisional_name(state)).read(unit.region)
+        final = relabel_unit(provisional, self.label_map.of_block(unit.index), provisional.view(np.int32))
+        del provisional
         target.write(unit.region, final)
         partials = self._measure(final, unit.region)
         return UnitOutput(partials, target.shard_paths(unit.region))

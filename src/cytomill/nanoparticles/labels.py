@@ -247,8 +247,8 @@ def _relabel(source, table, out):
             out[voxel] = table[label]
 
 
-def relabel_unit(labels: np.ndarray, block_map: np.ndarray) -> np.ndarray:
-    """Replace a block's own labels by the final ones, in a new array.
+def relabel_unit(labels: np.ndarray, block_map: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Replace a block's own labels by the final ones.
 
     Parameters
     ----------
@@ -256,6 +256,8 @@ def relabel_unit(labels: np.ndarray, block_map: np.ndarray) -> np.ndarray:
         Of :func:`label_unit`.
     block_map : (n + 1,) int32 ndarray
         :meth:`LabelMap.of_block`.
+    out : (Z, Y, X) int32 ndarray, optional
+        Where to write: zeros, or the memory of `labels` itself. A new array when not given.
 
     Returns
     -------
@@ -271,7 +273,7 @@ def relabel_unit(labels: np.ndarray, block_map: np.ndarray) -> np.ndarray:
             f"a block holds the label {labels.max()} but its map ends at {block_map.size - 1}: "
             "the provisional labels are not those that were merged; run the components stage again"
         )
-    final = np.zeros(labels.shape, np.int32)
+    final = np.zeros(labels.shape, np.int32) if out is None else out
     _relabel(np.ascontiguousarray(labels).reshape(-1), block_map, final.reshape(-1))
     return final
 
@@ -370,14 +372,14 @@ def masks_unit_bytes(
     factors: Sequence[int] = (1, 1, 1),
     fill: float = 0.05,
 ) -> int:
-    """Estimate the peak memory of :func:`relabel_unit`, then measuring the block.
+    """Estimate the peak memory of :func:`relabel_unit` in the labels' own memory, then measuring the block.
 
     Parameters
     ----------
     block : sequence of int
         The block, voxels an axis.
     dtype, image_dtype : dtype
-        Of the posterior and the image, which are read once the provisional labels are released.
+        Of the posterior and the image.
     factors : sequence of int
         Image voxels a label's voxel.
     fill : float
@@ -392,4 +394,4 @@ def masks_unit_bytes(
     voxels = prod(block)
     read = voxels * (np.dtype(dtype).itemsize + np.dtype(image_dtype).itemsize * prod(factors))
     runs = int(voxels * fill / 2) * _BYTES_A_RUN
-    return 4 * voxels + max(4 * voxels, read + runs)
+    return 4 * voxels + read + runs

@@ -18,7 +18,7 @@ water-filling ``max(p / lambda - w p_tissue, 0)``), so three assumptions make th
    the others are rim, voxels of the background.  Without this no histogram can say where an edge is.
 
 The ratio of particle to background is made monotone from the background's mode upwards and zero below
-it.  A slice's posterior is ``E S``: E, the probability that a voxel is brightened, from the slice's own
+it; posteriors below 2**-10 are zero.  A slice's posterior is ``E S``: E, the probability that a voxel is brightened, from the slice's own
 weight; S, that a brightened voxel is particle rather than rim, common to the stack.  The weight is
 solved on the histogram whose bins up to the foot are merged into one, so that a slice richer in bright
 tissue gets no particles for it.
@@ -76,6 +76,8 @@ from cytomill.nanoparticles.weights import solve_pi
 
 #: Fewest voxels beyond the foot, and their smallest share of the stack, that count as a finding.
 FEWEST_VOXELS, SMALLEST_SHARE = 100, 1e-5
+#: Smaller posteriors are written as zero: they are of no use, and keep the volume from compressing.
+LEAST_POSTERIOR = 2.0**-10
 #: Largest share of a stack that is believed to be particles.
 LARGEST_SHARE = 0.25
 #: The flank is followed this many bins further outside the candidates' boxes than in the whole stack.
@@ -290,7 +292,7 @@ class RobustEstimator:
             w_bg=w_bg,
             nll=-float((p_stack * np.log(mix)).sum()),
             nit=nit,
-            converged=converged,
+            converged=bool(converged),
             verdict=PARTICLES,
             notes=(
                 *notes,
@@ -360,6 +362,7 @@ class RobustEstimator:
         mode = np.clip(np.rint(int(np.argmax(mixture.p_tissue)) + mixture.slice_shift[rows]), 0, BINS - 1)
         probability[np.arange(BINS)[None, :] <= mode[:, None]] = 0.0
         posterior[rows] = np.clip(np.maximum.accumulate(probability, axis=1), 0.0, 1.0)
+        posterior[posterior < LEAST_POSTERIOR] = 0.0
         return SlicePosterior(pi_map, pi_ml, round_posterior(posterior, dtype))
 
 

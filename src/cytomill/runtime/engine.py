@@ -213,7 +213,7 @@ class Engine:
     ) -> Queue:
         """Run a queue once over all ranks; return what has to be run again (the same everywhere)."""
         order = sorted(queue, key=lambda entry: (-plans[entry[0]].units[entry[1]].cost, entry))
-        failed: Queue = []
+        failed: list[tuple[int, int, str]] = []
         self.sharing.open(len(order))
         while True:
             asked = time.monotonic()
@@ -224,8 +224,8 @@ class Engine:
             i, u = order[position]
             waited = time.monotonic() - asked
             outcome = self._attempt(stages[i], plans[i], u, child, waited)
-            if outcome is None:
-                failed.append((i, u))
+            if isinstance(outcome, str):
+                failed.append((i, u, outcome))
             else:
                 finished.append((i, u, outcome))
         self.sharing.close()
@@ -239,22 +239,22 @@ class Engine:
                 self._progress.update(self._done_before)
         return self.world.bcast(again)
 
-    def _what_again(self, stages: Sequence[Stage], failed: Queue) -> Queue:
+    def _what_again(self, stages: Sequence[Stage], failed: list[tuple[int, int, str]]) -> Queue:
         self._failures += len(failed)
         if self._failures > self.policy.max_failures:
             raise JobFailed(
                 f"{self._failures} attempts failed, more than max_failures = {self.policy.max_failures}"
             )
         again = []
-        for i, u in failed:
+        for i, u, why in failed:
             known = self.state.stages[stages[i].dataset, stages[i].name]
-            known.failures.setdefault(u, []).append("in this launch")
+            known.failures.setdefault(u, []).append(why)
             if known.failed(u) < self.policy.attempts:
                 again.append((i, u))
         return sorted(again)
 
-    def _attempt(self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float) -> Outcome | None:
-        """Run one unit and commit it; None if it failed."""
+    def _attempt(self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float) -> Outcome | str:
+        """Run one unit and commit it; a sentence if it failed."""
         unit = plan.units[u]
         where = f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, unit {u} {unit.region}"
         with _naming(where):
@@ -278,7 +278,7 @@ class Engine:
             self._own_failures += 1
             if self._own_failures > self.policy.max_failures:
                 raise JobFailed(f"{where}: {why} (max_failures = {self.policy.max_failures})") from error
-            return None
+            return why
         computed = time.monotonic()
         with _naming(where):
             if not child:
@@ -331,9 +331,11 @@ class Engine:
         known = self.state.stages[stage.dataset, stage.name]
         missing = [u.index for u in plan.units if u.index not in known.done]
         if missing:
+            errors = known.failures.get(missing[0]) or ["not known"]
             return None, (
                 f"dataset {stage.dataset}: {len(missing)} of {len(plan.units)} units of stage {stage.name} "
-                f"failed {self.policy.attempts} times and are set aside"
+                f"failed {self.policy.attempts} times and are set aside; "
+                f"unit {missing[0]} {plan.units[missing[0]].region}: {errors[-1]}"
             )
         try:
             parts = [

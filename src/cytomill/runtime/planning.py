@@ -141,7 +141,7 @@ class WavePlanner:
             try:
                 plan.result = load_arrays(self.root, known.reduced)
             except LedgerError as error:
-                plan.skip = str(error)
+                plan.skip = f"dataset {stage.dataset}: result of stage {stage.name}: {error}"
             return plan
         suspects = known.suspects()
         plan.suspects = [unit for unit in pending if unit in suspects]

@@ -25,8 +25,9 @@ THREAD_VARIABLES = (
 )
 
 
-#: Larger blocks of memory go back to the system when they are freed.
-KEPT_BLOCK_BYTES = 4 * 2**20
+#: Larger blocks of memory go back to the system when they are freed; a chunk of labels, 4 MiB by default,
+#: is taken and freed too often for that.
+KEPT_BLOCK_BYTES = 12 * 2**20
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
