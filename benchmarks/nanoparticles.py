@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +23,16 @@ import plain_nanoparticles as plain
 import zarr
 from memory import one_thread
 from numcodecs.zstd import Zstd
+from timing import Row, Timing, copy_rate, peak_of, rows_table, timed
 
 from cytomill.kernels.binning import Binning
 from cytomill.kernels.closing import ball, binary_closing
 from cytomill.kernels.components import label_block
+from cytomill.kernels.lookup import apply_table
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.labels import label_volume, threshold_mask
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
-from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior
+from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
 from cytomill.nanoparticles.stages import build_stages
 from cytomill.nanoparticles.state import DatasetState
 from cytomill.nanoparticles.warming import warm_kernels
@@ -46,59 +47,6 @@ SHAPE = (64, 2048, 2048)
 QUICK = (16, 1024, 1024)
 VOXEL_SIZE_NM = (50.0, 10.0, 10.0)
 LOAD = 0.02
-
-#: Copying speed of the machine that the targets were set for, GB/s.
-REFERENCE_COPY_GBS = 10.9
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Times of repeated runs over the same number of voxels."""
-
-    voxels: int
-    seconds: tuple[float, ...]
-
-    @property
-    def rate(self) -> float:
-        """Voxels a second of the best run."""
-        return self.voxels / min(self.seconds)
-
-    @property
-    def median_rate(self) -> float:
-        """Voxels a second of the median run."""
-        return self.voxels / statistics.median(self.seconds)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: what was measured, what is asked for, what bounds it (Mvoxel/s)."""
-
-    stage: str
-    plain: Timing
-    cytomill: Timing
-    target: float | None = None
-    limit: str = ""
-    limit_rate: float | None = None
-
-
-def timed(voxels: int, run: Callable[[], Any], repeats: int) -> Timing:
-    """Run several times; the result of each run is dropped before the next."""
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        result = run()
-        seconds.append(time.perf_counter() - began)
-        del result
-    return Timing(voxels, tuple(seconds))
-
-
-def copy_rate(repeats: int = 7, megabytes: int = 256) -> float:
-    """Bytes a second at which one thread copies memory."""
-    source = np.ones(megabytes << 20, np.uint8)
-    target = np.empty_like(source)
-    target[:] = 0
-    return timed(source.size, lambda: np.copyto(target, source), repeats).rate
-
 
 def make_stack(shape: Sequence[int], folder: Path) -> Path:
     """Write a phantom tiled in Y and X, so that large stacks cost little to make; kept if it is there."""
@@ -178,16 +126,6 @@ class PlainStore:
         return zarr.open_array(self.folder / name, mode="r")[:]
 
 
-def peak_of(run: Callable[[], Any]) -> int:
-    """Bytes by which the process grows at the most while `run` runs."""
-    before = resident_bytes()
-    reset_peak_memory()
-    result = run()
-    peak = peak_memory_bytes() - before
-    del result
-    return peak
-
-
 def encode_rate(posterior: np.ndarray, repeats: int) -> float:
     """Voxels a second at which zstd-1 alone encodes the posterior's chunks."""
     codec = Zstd(level=1, checksum=True)
@@ -204,6 +142,7 @@ def slice_rows(image: np.ndarray, state: DatasetState, few: int, repeats: int) -
     low, high = thresholds.of_slice(0)
     some = image[:few]
     slices = range(len(image))
+    target = np.zeros(image[0].shape, tables.dtype)
     return [
         Row(
             "histogram",
@@ -228,12 +167,8 @@ def slice_rows(image: np.ndarray, state: DatasetState, few: int, repeats: int) -
         Row(
             "posterior, gather alone",
             timed(some.size, lambda: [tables[z][some[z]] for z in range(few)], repeats),
-            # A slice at a time, as the result of a whole stack is mostly the system's page faults.
-            timed(
-                image.size,
-                lambda: [slab_posterior(image[z : z + 1], Binning(), tables[z : z + 1]) for z in slices],
-                repeats,
-            ),
+            # Into memory that is used again: page faults of fresh memory are not the kernel's.
+            timed(image.size, lambda: [apply_table(image[z], tables[z], target) for z in slices], repeats),
             2000,
             "table gather, 2000 to 6000",
             6000,
@@ -252,7 +187,8 @@ def label_rows(
     few_labels = label_volume(some, threshold)
 
     def measured() -> Any:
-        return particle_table(merge_measurements(measure_unit(labels, region, posterior, image)), VOXEL_SIZE_NM)
+        sums = merge_measurements(measure_unit(labels, region, posterior, image))
+        return particle_table(sums, VOXEL_SIZE_NM)
 
     return [
         Row(
@@ -303,9 +239,13 @@ def stored_rows(
         plain.measurements(found, store.read("posterior"), store.read("image"), VOXEL_SIZE_NM)
 
     voxels = few * image[0].size
-    seconds = {}
+    seconds: dict[str, Timing] = {}
+
+    def time_once(name: str, run: Callable[[], None]) -> None:
+        seconds[name] = timed(voxels, run, 1)
+
     for name, run in (("fit", fitted), ("predict", predict), ("label", label)):
-        peaks[name] = peak_of(lambda run=run: seconds.update({name: timed(voxels, run, 1)}))
+        peaks[name] = peak_of(partial(time_once, name, run))
 
     def together(*stages: str) -> Timing:
         times = zip(*(ran[stage].timing.seconds for stage in stages))
@@ -380,43 +320,19 @@ def memory_table(ran: dict[str, StageRun], plain_peaks: dict[str, int], few: int
     ]
     for name, run in ran.items():
         if run.unit_bytes:
-            figures = f"{run.peak_bytes / 1e6:.0f} | {run.unit_bytes / 1e6:.0f} | {run.peak_bytes / voxels:.2f}"
-            lines.append(f"| {name} | {figures} |")
+            megabytes = f"{run.peak_bytes / 1e6:.0f} | {run.unit_bytes / 1e6:.0f}"
+            lines.append(f"| {name} | {megabytes} | {run.peak_bytes / voxels:.2f} |")
     for name, peak in plain_peaks.items():
         lines.append(f"| plain {name}, {few / 1e6:.0f} Mvoxel | {peak / 1e6:.0f} | | {peak / few:.1f} |")
-    return lines
-
-
-def rows_table(rows: Sequence[Row], copy: float) -> list[str]:
-    """The table of speed as Markdown, Mvoxel/s: best (median)."""
-    scale = REFERENCE_COPY_GBS * 1e9 / copy
-    lines = [
-        "| stage | plain | cytomill | ratio | target | scaled to "
-        f"{REFERENCE_COPY_GBS} GB/s copy | limit | of the limit |",
-        "|---|--:|--:|--:|--:|--:|---|--:|",
-    ]
-    for row in rows:
-        slow, fast = (f"{t.rate / 1e6:.3g} ({t.median_rate / 1e6:.3g})" for t in (row.plain, row.cytomill))
-        scaled = row.cytomill.rate / 1e6 * scale
-        target = "" if row.target is None else f"≥ {row.target:g} {'✓' if scaled >= row.target else '✗'}"
-        # A limit measured in this run is compared as it is, one from another machine after scaling.
-        share = ""
-        if row.limit_rate is not None:
-            rate = row.cytomill.rate / 1e6 if "in this run" in row.limit else scaled
-            share = f"{rate / row.limit_rate:.0%}"
-        ratio = row.cytomill.rate / row.plain.rate
-        lines.append(
-            f"| {row.stage} | {slow} | {fast} | {ratio:.1f} | {target} | {scaled:.4g} | {row.limit} | {share} |"
-        )
     return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shape", type=int, nargs=3, default=None, metavar=("Z", "Y", "X"))
-    parser.add_argument("--quick", action="store_true", help=f"{'×'.join(map(str, QUICK))} voxels, fewer runs")
+    parser.add_argument("--quick", action="store_true", help="a small stack, fewer runs")
     parser.add_argument("--plain-slices", type=int, default=8, help="slices for the plain rendering")
-    parser.add_argument("--repeats", type=int, default=0, help="runs of each measurement (default 5; quick: 3)")
+    parser.add_argument("--repeats", type=int, default=0, help="runs of each (default 5; quick: 3)")
     parser.add_argument("--folder", type=Path, help="keep the stack here for the next run")
     options = parser.parse_args()
     prepare_process()
@@ -429,9 +345,9 @@ def main() -> int:
         load = os.getloadavg()[0]
         rows, memory, copy = measure(shape, few, repeats, folder)
     print(
-        f"{shape[0]}×{shape[1]}×{shape[2]} uint8, one thread, best (median) of {repeats} runs; the plain rendering "
-        f"on the first {few} slices, all in Mvoxel/s (1 Mvoxel/s of the image is 1 MB/s). Memory is copied at "
-        f"{copy / 1e9:.1f} GB/s. {os.cpu_count()} cores, load {load:.1f} at the start.\n"
+        f"{shape[0]}×{shape[1]}×{shape[2]} uint8, one thread, best (median) of {repeats} runs; the plain "
+        f"rendering on the first {few} slices, all in Mvoxel/s (1 Mvoxel/s of the image is 1 MB/s). Memory "
+        f"is copied at {copy / 1e9:.1f} GB/s. {os.cpu_count()} cores, load {load:.1f} at the start.\n"
     )
     print("\n".join(rows_table(rows, copy)), "\n")
     print("\n".join(memory))

@@ -197,7 +197,8 @@ def test_memory_of_measuring_a_block_is_as_predicted(factors):
     region = tuple((0, size) for size in block)
 
     def measure():
-        labels = relabel_unit(whole.copy(), np.array([0, 1], np.int32))
+        labels = whole.copy()
+        labels = relabel_unit(labels, np.array([0, 1], np.int32), labels.view(np.int32))
         image = np.zeros(np.multiply(block, factors), np.uint8)
         return measure_unit(labels, region, np.zeros(block, np.float16), image, factors)
 

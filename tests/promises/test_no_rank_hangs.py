@@ -11,7 +11,7 @@ FAULTS = {
     "prepare on rank 2": {"what": "prepare", "rank": 2, "stage": "posterior", "do": "not found"},
     "reduce": {"what": "reduce", "rank": 0, "stage": "background", "do": "raise"},
     "accept on rank 1": {"what": "accept", "rank": 1, "stage": "background", "do": "raise"},
-    "attempt line": {"what": "ledger", "kind": "done", "rank": 1, "stage": "background", "do": "raise"},
+    "result line": {"what": "ledger", "kind": "reduced", "rank": 0, "stage": "background", "do": "raise"},
     "done line": {"what": "ledger", "kind": "done", "rank": 2, "stage": "posterior", "do": "not found"},
     "unit": {"what": "process", "rank": 1, "stage": "components", "do": "raise"},
 }
@@ -39,7 +39,7 @@ def test_a_fault_on_one_rank_of_three_ends_the_job(fault, prepared, tmp_path):
     where = met["at"]
     assert f"dataset {where['dataset']}" in done.stderr, done.stderr[-2000:]
     assert rule["stage"] in done.stderr
-    if fault in ("unit", "attempt line", "done line"):
+    if fault in ("unit", "done line"):
         assert f"unit {where['unit']}" in done.stderr, done.stderr[-2000:]
 
 

@@ -34,9 +34,9 @@ VOXELS_PER_SECOND: Mapping[str, float] = {
 FIT_SECONDS_A_SLICE, FIT_SECONDS = 0.005, 1.0
 
 #: Raw bytes over bytes on disk at zstd level 1, each the worst that phantoms at 0.2 to 2 % load gave: a
-#: float16 posterior 2.5 to 2.9 (7 where the background's posterior rounds to 0), labels 400 to 2600,
+#: float16 posterior 7 (reference) to 22 (robust, which writes small posteriors as 0), labels 400 to 2600,
 #: grey levels of an electron microscope 1.3.
-POSTERIOR_RATIO, COARSE_POSTERIOR_RATIO, LABEL_RATIO, IMAGE_RATIO = 2.5, 2.5, 400.0, 1.25
+POSTERIOR_RATIO, COARSE_POSTERIOR_RATIO, LABEL_RATIO, IMAGE_RATIO = 6.0, 2.5, 400.0, 1.25
 
 
 class PlannedCopy(Volume):

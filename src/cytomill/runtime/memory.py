@@ -16,7 +16,7 @@ from cytomill.runtime.telemetry import resident_bytes
 PLANNING_BASELINE_BYTES = 460_000_000
 #: What a process comes to hold after its imports beside its units: libraries loaded when a file first
 #: needs them, results of stages, and what the allocator keeps.
-LATE_BYTES = 40_000_000
+LATE_BYTES = 48_000_000
 #: cgroup v1 writes "no limit" as the largest multiple of the page size in 63 bits.
 _NO_LIMIT = 1 << 60
 
