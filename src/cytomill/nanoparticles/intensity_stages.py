@@ -28,7 +28,8 @@ from cytomill.nanoparticles.state import (
 )
 from cytomill.runtime.arrays import digest
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
-from cytomill.storage.stores import writing_buffer_bytes
+from cytomill.storage.errors import LayoutDiffers
+from cytomill.storage.stores import VolumeStore, writing_buffer_bytes
 
 
 class NanoparticleStage(Stage):
@@ -51,7 +52,8 @@ class NanoparticleStage(Stage):
             "version": __version__,
             "parameters": self.fields(),
         }
-        self.state.store.create(
+        create_anew(
+            self.state.store,
             name,
             shape,
             dtype,
@@ -59,6 +61,18 @@ class NanoparticleStage(Stage):
             shards,
             attributes={"processing": [processing], "inputs": list(inputs)},
         )
+
+
+def create_anew(store: VolumeStore, *layout: Any, **more: Any) -> None:
+    """Create an array; one of another layout in its place belongs to an older epoch, and goes.
+
+    The layout is among the fields of the stage that writes the array, so that an epoch with committed
+    units never finds another one here.
+    """
+    try:
+        store.create(*layout, **more)
+    except LayoutDiffers:
+        store.create(*layout, **more, overwrite=True)
 
 
 class SlabStage(NanoparticleStage):
@@ -109,9 +123,11 @@ class ConvertStage(NanoparticleStage):
 
     def fields(self) -> dict[str, Any]:
         state = self.state
-        return {"input": state.input_identity, "voxel_size_nm": state.voxel_size_nm} | state.options(
-            "zarr_chunks", "shard_shape"
-        )
+        return {
+            "input": state.input_identity,
+            "voxel_size_nm": state.voxel_size_nm,
+            "layout": state.layout_of(state.shape, state.source.dtype),
+        } | state.options("zarr_chunks", "shard_shape")
 
     def units(self) -> list[Unit]:
         # One unit: a compressed stream has to be read from its beginning.
@@ -333,10 +349,14 @@ class PosteriorStage(SlabStage):
 
     def fields(self) -> dict[str, Any]:
         # The spacing names the volume: under another one it is another volume.
-        known = {"mixture": digest(self.state.results["mixture"]), "spacing": self.state.spacing}
-        return known | self.state.options(
-            "posterior_dtype", "zarr_chunks", "shard_shape"
-        )
+        results = self.state.results
+        return {
+            # Equal histograms do not make equal slices.
+            "slices": digest({"crc32c": results["histograms"]["crc32c"]}),
+            "mixture": digest(results["mixture"]),
+            "spacing": self.state.spacing,
+            "layout": self.state.layout_of(self.state.shape, self.state.config.posterior_dtype),
+        } | self.state.options("posterior_dtype", "zarr_chunks", "shard_shape")
 
     def requires(self) -> Sequence[str]:
         return () if self.state.source.region_readable else ("convert",)
@@ -394,9 +414,10 @@ class DownsampleStage(NanoparticleStage):
         return self.state.layout_of(self.state.label_shape, self.state.config.posterior_dtype)[1]
 
     def fields(self) -> dict[str, Any]:
-        return {"posterior": digest_of(PosteriorStage(self.state).fields())} | self.state.options(
-            "downsample", "downsample_sigma", "zarr_chunks", "shard_shape"
-        )
+        return {
+            "posterior": digest_of(PosteriorStage(self.state).fields()),
+            "layout": self.state.layout_of(self.state.label_shape, self.state.config.posterior_dtype),
+        } | self.state.options("downsample", "downsample_sigma", "zarr_chunks", "shard_shape")
 
     def requires(self) -> Sequence[str]:
         return ("posterior",)

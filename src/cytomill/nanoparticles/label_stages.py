@@ -13,7 +13,12 @@ import pandas as pd
 
 from cytomill.kernels.blocks import Region, align, common_multiple, grid, grow, region_shape, scale
 from cytomill.kernels.closing import Ball, ball
-from cytomill.nanoparticles.intensity_stages import DownsampleStage, NanoparticleStage, PosteriorStage
+from cytomill.nanoparticles.intensity_stages import (
+    DownsampleStage,
+    NanoparticleStage,
+    PosteriorStage,
+    create_anew,
+)
 from cytomill.nanoparticles.labels import (
     LabelMap,
     label_unit,
@@ -79,6 +84,7 @@ class ComponentStage(NanoparticleStage):
         return {
             self.source.name: digest_of(self.source.fields()),
             "voxel_size_nm": list(self.state.label_voxel_size_nm),
+            "layout": self.state.layout_of(self.state.label_shape, np.int32),
         } | self.state.options(
             "posterior_th", "radius", "closing_nm", "connectivity", "border", "min_particle_size"
         )
@@ -132,7 +138,8 @@ class ComponentStage(NanoparticleStage):
         if rank == 0:
             state = self.state
             chunks, shards = state.layout_of(state.label_shape, np.int32)
-            state.provisional.create(
+            create_anew(
+                state.provisional,
                 provisional_name(state),
                 state.label_shape,
                 np.uint32,

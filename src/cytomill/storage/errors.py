@@ -13,6 +13,10 @@ class VolumeError(ValueError):
         return super().__str__().replace("\n", " ")
 
 
+class LayoutDiffers(VolumeError):
+    """An array of another shape, type, chunk or shard is where one was to be created."""
+
+
 class DamagedShard(VolumeError):
     """A stored shard cannot be decoded or fails its checksum.
 

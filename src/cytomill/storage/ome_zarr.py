@@ -26,7 +26,7 @@ from zarr.core.buffer import default_buffer_prototype
 from cytomill.storage import ngff
 from cytomill.storage.codecs import fast_codecs
 from cytomill.storage.durable import make_directories, write_atomic
-from cytomill.storage.errors import DamagedShard, VolumeError
+from cytomill.storage.errors import DamagedShard, LayoutDiffers, VolumeError
 from cytomill.storage.regions import (
     Region,
     cell_region,
@@ -250,7 +250,7 @@ class OmeZarrStore(VolumeStore):
             size = present.get("attributes", {}).get("spacing")
             if layout != wanted or size != node["attributes"]["spacing"]:
                 changed = sorted(key for key in wanted if layout.get(key) != wanted[key]) or ["spacing"]
-                raise VolumeError(
+                raise LayoutDiffers(
                     f"Array {folder} is there with another layout ({', '.join(changed)} differ); "
                     "overwrite it or name another."
                 )
