@@ -87,7 +87,8 @@ def test_a_hundred_gigabytes_are_planned_from_the_header(tmp_path, no_voxel):
     file = tmp_path / "c.toml"
     file.write_text('[[dataset]]\ninput = "alpha.npy"\nvoxel_size_nm = [50.0, 10.0, 10.0]\n')
     plan = make_plan(load_campaign(file), ranks=64, local_ranks=16, limit=ROOMY)
-    assert plan.raw_bytes == prod(shape) * (2 + 4 + 4)
+    volumes = prod(shape) * (2 + 4)
+    assert 0 < plan.raw_bytes - volumes < 0.2 * prod(shape), "between the passes only runs are kept"
     assert plan.peak_bytes < 4e9, "memory does not grow with the volume"
     assert rows(plan)["posterior"].units > 64
     assert plan.core_seconds > 3600 and plan.wall_seconds < plan.core_seconds / 32

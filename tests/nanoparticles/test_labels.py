@@ -9,15 +9,16 @@ import scipy.ndimage as ndi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytomill.kernels.blocks import grid, grow, region_slices
+from cytomill.kernels.blocks import grid, grow, region_shape, region_slices
 from cytomill.kernels.closing import BORDERS, ball
+from cytomill.kernels.components import label_runs
 from cytomill.nanoparticles.labels import (
     LabelMap,
     label_unit,
     label_volume,
     masks_unit_bytes,
     merge_blocks,
-    relabel_unit,
+    paint_unit,
     threshold_mask,
     unit_bytes,
 )
@@ -106,11 +107,10 @@ def test_the_block_map_survives_being_sent_as_arrays():
     partials, pieces, regions = [], [], grid(shape, (2, 9, 5))
     for region in regions:
         read, _ = grow(region, element.halo, shape)
-        labels, partial = label_unit(posterior[region_slices(read)], region, shape, 0.5, element, 2, "pad")
-        assert labels.dtype == np.uint32
+        runs, partial = label_unit(posterior[region_slices(read)], region, shape, 0.5, element, 2, "pad")
         for array in partial.values():
             assert array.dtype in (np.int32, np.int64)
-        pieces.append(labels)
+        pieces.append(runs)
         partials.append(partial)
     joined = {name: np.concatenate([partial[name] for partial in partials]) for name in partials[0]}
     label_map = LabelMap(**merge_blocks(joined, 2, 3).as_arrays())
@@ -120,7 +120,7 @@ def test_the_block_map_survives_being_sent_as_arrays():
     ids, first = np.unique(expected, return_index=True)
     assert np.array_equal(label_map.first_voxel, first[ids > 0])
     for index, region in enumerate(regions):
-        final = relabel_unit(pieces[index], label_map.of_block(index))
+        final = paint_unit(pieces[index], region_shape(region), label_map.of_block(index))
         assert final.dtype == np.int32
         assert np.array_equal(final, expected[region_slices(region)])
 
@@ -153,7 +153,7 @@ def test_bad_input_is_refused_with_a_sentence():
     with pytest.raises(ValueError, match="posterior read has"):
         label_unit(np.zeros((2, 2, 2), np.float16), ((0, 2), (0, 2), (0, 2)), (9, 9, 9), 0.5, ball(1))
     with pytest.raises(ValueError, match="run the components stage again"):
-        relabel_unit(np.full((1, 1, 1), 4, np.uint32), np.zeros(3, np.int32))
+        paint_unit(label_runs(np.ones((1, 1, 1), bool), 1), (1, 1, 1), np.zeros(1, np.int32))
 
 
 def test_a_volume_without_particles_has_no_labels():
@@ -192,13 +192,14 @@ def test_memory_of_labelling_a_block_is_as_predicted(radius, dtype):
 @pytest.mark.parametrize("factors", [(1, 1, 1), (1, 2, 2)])
 def test_memory_of_measuring_a_block_is_as_predicted(factors):
     block = (20, 120, 120)
-    whole = np.zeros(block, np.uint32)
+    whole = np.zeros(block, bool)
     whole[12:20:4, 30:50, 30:50] = 1
+    runs = label_runs(whole, 2)
+    block_map = np.arange(runs.voxel_count.size + 1, dtype=np.int32)
     region = tuple((0, size) for size in block)
 
     def measure():
-        labels = whole.copy()
-        labels = relabel_unit(labels, np.array([0, 1], np.int32), labels.view(np.int32))
+        labels = paint_unit(runs, block, block_map)
         image = np.zeros(np.multiply(block, factors), np.uint8)
         return measure_unit(labels, region, np.zeros(block, np.float16), image, factors)
 

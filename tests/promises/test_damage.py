@@ -10,7 +10,7 @@ from promise_campaigns import STAGES, Promised, differing, flip, one_dataset, re
 from cytomill.runtime.ledger import JOURNALS
 
 POSTERIOR = "store.zarr/labels/nps/posterior/50-10-10/c"
-PROVISIONAL = "provisional.zarr/components/50-10-10/c"
+PROVISIONAL = "provisional/50-10-10"
 SHAPE = (24, 128, 128)
 
 

@@ -86,7 +86,7 @@ def stored_campaign(folder: Path) -> Campaign:
     path = folder / RESOLVED
     try:
         return from_resolved(json.loads(path.read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CampaignError(
             f"{folder} holds no campaign ({RESOLVED} is missing); give the output folder of 'cytomill run'"
         ) from None

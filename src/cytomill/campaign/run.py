@@ -162,7 +162,7 @@ def _run_locked(
     _announce(world, campaign, launch, binding, journal, lock)
     opened = _open_together(world, campaign, Place(binding.device, world.size))
     measure_baseline()  # only now: opening a format loads its library
-    _settle_changes(world, opened, state, options)
+    _settle_changes(world, opened, state, journal, options)
     engine = Engine(
         world,
         output,
@@ -259,7 +259,11 @@ def _open_together(world: World, campaign: Campaign, place: Place) -> OpenCampai
 
 
 def _settle_changes(
-    world: World, opened: OpenCampaign, ledger: LedgerState | None, options: RunOptions
+    world: World,
+    opened: OpenCampaign,
+    ledger: LedgerState | None,
+    journal: Journal,
+    options: RunOptions,
 ) -> None:
     """Refuse changed fields before anything is touched, or write the campaign down (collective)."""
     changes: list[str] = []
@@ -267,6 +271,9 @@ def _settle_changes(
         changes = changed_since(opened, ledger)
         if options.update or not changes:
             write_resolved(opened.campaign)
+            for (dataset, stage), known in ledger.stages.items():
+                if dataset in opened.stages and stage not in [s.name for s in opened.stages[dataset]]:
+                    journal.retire(known.epoch)
     changes = world.bcast(changes)
     if changes and not options.update:
         raise Refused(changes_sentence(changes))

@@ -248,17 +248,26 @@ def label_runs(mask: np.ndarray, connectivity: int) -> Runs:
     return Runs(row, start, stop, label, first_voxel, voxel_count)
 
 
-def paint_runs(runs: Runs, shape: Sequence[int]) -> np.ndarray:
-    """Write the labels of runs into a new volume.
+def paint_runs(runs: Runs, shape: Sequence[int], values: np.ndarray | None = None) -> np.ndarray:
+    """Write runs into a new volume.
+
+    Parameters
+    ----------
+    runs : Runs
+    shape : sequence of int
+        Of the block, (Z, Y, X).
+    values : (n + 1,) int32 ndarray, optional
+        What to write for each label, 0 first; the labels themselves when not given.
 
     Returns
     -------
-    (Z, Y, X) uint32 ndarray
-        0 is background.
+    (Z, Y, X) ndarray
+        int32 with `values`, else uint32; 0 is background.
     """
     depth, height, width = shape
-    labels = np.zeros((depth * height, width), np.uint32)
-    _paint(labels, runs.row, runs.start, runs.stop, runs.label)
+    painted = runs.label if values is None else values[runs.label]
+    labels = np.zeros((depth * height, width), np.uint32 if values is None else np.int32)
+    _paint(labels, runs.row, runs.start, runs.stop, painted)
     return labels.reshape(depth, height, width)
 
 

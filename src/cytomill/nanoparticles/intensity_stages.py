@@ -29,7 +29,7 @@ from cytomill.nanoparticles.state import (
 from cytomill.runtime.arrays import digest
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
 from cytomill.storage.errors import LayoutDiffers
-from cytomill.storage.stores import VolumeStore, writing_buffer_bytes
+from cytomill.storage.stores import writing_buffer_bytes
 
 
 class NanoparticleStage(Stage):
@@ -52,27 +52,16 @@ class NanoparticleStage(Stage):
             "version": __version__,
             "parameters": self.fields(),
         }
-        create_anew(
-            self.state.store,
-            name,
-            shape,
-            dtype,
-            chunks,
-            shards,
-            attributes={"processing": [processing], "inputs": list(inputs)},
-        )
-
-
-def create_anew(store: VolumeStore, *layout: Any, **more: Any) -> None:
-    """Create an array; one of another layout in its place belongs to an older epoch, and goes.
-
-    The layout is among the fields of the stage that writes the array, so that an epoch with committed
-    units never finds another one here.
-    """
-    try:
-        store.create(*layout, **more)
-    except LayoutDiffers:
-        store.create(*layout, **more, overwrite=True)
+        layout = (name, shape, dtype, chunks, shards)
+        attributes: dict[str, Any] = {"processing": [processing], "inputs": list(inputs)}
+        if name.startswith(POSTERIOR) and np.dtype(dtype) == np.uint8:
+            attributes["posterior_scale"] = 1 / 255
+        try:
+            self.state.store.create(*layout, attributes=attributes)
+        except LayoutDiffers:
+            # What is there belongs to an older epoch: the layout is among the fields of a stage that
+            # writes, so that an epoch with committed units never finds another one here.
+            self.state.store.create(*layout, attributes=attributes, overwrite=True)
 
 
 class SlabStage(NanoparticleStage):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -13,18 +15,18 @@ import pandas as pd
 
 from cytomill.kernels.blocks import Region, align, common_multiple, grid, grow, region_shape, scale
 from cytomill.kernels.closing import Ball, ball
+from cytomill.kernels.components import Runs
 from cytomill.nanoparticles.intensity_stages import (
     DownsampleStage,
     NanoparticleStage,
     PosteriorStage,
-    create_anew,
 )
 from cytomill.nanoparticles.labels import (
     LabelMap,
     label_unit,
     masks_unit_bytes,
     merge_blocks,
-    relabel_unit,
+    paint_unit,
     unit_bytes,
 )
 from cytomill.nanoparticles.measurements import (
@@ -37,10 +39,14 @@ from cytomill.nanoparticles.state import (
     ENCODED_LABELS,
     ENCODED_POSTERIOR,
     MASKS,
+    POSTERIOR,
+    PROVISIONAL,
     DatasetState,
     digest_of,
 )
+from cytomill.runtime.arrays import from_npz, to_npz
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
+from cytomill.storage.checked import read_checked, write_checked
 from cytomill.storage.stores import StoredArray, reading_buffer_bytes, writing_buffer_bytes
 from cytomill.storage.tables import write_table
 
@@ -60,9 +66,28 @@ def structuring_element(state: DatasetState) -> Ball:
     return ball(closing_nm, state.label_voxel_size_nm)
 
 
-def provisional_name(state: DatasetState) -> str:
-    """Name of the volume of block-wise labels in its own store."""
-    return f"components/{state.label_spacing}"
+def runs_path(state: DatasetState, block: int) -> Path:
+    """Where the runs of a block wait between the two passes of the labelling."""
+    return state.folder / PROVISIONAL / state.label_spacing / f"{block:06d}.runs"
+
+
+def write_runs(path: Path, runs: Runs) -> None:
+    """Write a block's runs; a block without any leaves no file."""
+    path.unlink(missing_ok=True)
+    if runs.row.size:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_checked(path, to_npz({f.name: getattr(runs, f.name) for f in fields(Runs)}))
+
+
+def read_runs(path: Path) -> Runs:
+    """Read a block's runs.
+
+    Raises
+    ------
+    DamagedShard
+        If the file is missing or damaged.
+    """
+    return Runs(**from_npz(read_checked(path)))
 
 
 class ComponentStage(NanoparticleStage):
@@ -124,9 +149,8 @@ class ComponentStage(NanoparticleStage):
 
     def memory_bytes(self) -> int:
         block, dtype = self.block(), self.state.config.posterior_dtype
-        written = 4 * prod(block) + writing_buffer_bytes(block, self.shards(), np.uint32, ENCODED_LABELS)
         around = [size + 2 * halo for size, halo in zip(block, self.element.halo, strict=True)]
-        return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around), written)
+        return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around))
 
     def posterior_bytes(self, shape: Sequence[int]) -> int:
         """Peak bytes of reading a region of the posterior."""
@@ -134,26 +158,11 @@ class ComponentStage(NanoparticleStage):
         buffer = reading_buffer_bytes(shape, self.source.shards(), dtype, ENCODED_POSTERIOR[dtype.name])
         return prod(shape) * dtype.itemsize + buffer
 
-    def prepare(self, rank: int) -> None:
-        if rank == 0:
-            state = self.state
-            chunks, shards = state.layout_of(state.label_shape, np.int32)
-            create_anew(
-                state.provisional,
-                provisional_name(state),
-                state.label_shape,
-                np.uint32,
-                chunks,
-                shards,
-                state.label_voxel_size_nm,
-            )
-
     def process(self, unit: Unit) -> UnitOutput:
         state, config = self.state, self.state.config
         posterior = state.store.open(self.source.volume)
-        target = state.provisional.open(provisional_name(state))
         around, _ = grow(unit.region, self.element.halo, state.label_shape)
-        labels, partials = label_unit(
+        runs, partials = label_unit(
             posterior.read(around),
             unit.region,
             state.label_shape,
@@ -162,8 +171,9 @@ class ComponentStage(NanoparticleStage):
             config.connectivity,
             config.border,
         )
-        target.write(unit.region, labels)
-        return UnitOutput(partials, target.shard_paths(unit.region))
+        path = runs_path(state, unit.index)
+        write_runs(path, runs)
+        return UnitOutput(partials, [path])
 
     def reduce(self, partials: Arrays) -> Arrays:
         config = self.state.config
@@ -192,7 +202,7 @@ class MaskStage(NanoparticleStage):
         return LabelMap(found["offsets"], found["final"], found["first_voxel"], found["voxel_count"])
 
     def fields(self) -> dict[str, Any]:
-        # The blocks are named because the provisional labels are those of exactly these blocks.
+        # The blocks are named because the runs are those of exactly these blocks.
         return {
             "components": digest_of(ComponentStage(self.state).fields()),
             "blocks": digest_of(self.state.results["components"]["regions"].tolist()),
@@ -224,15 +234,27 @@ class MaskStage(NanoparticleStage):
 
     def prepare(self, rank: int) -> None:
         if rank == 0:
+            self._remove_leftovers()
             inputs = [ComponentStage(self.state).source.volume]
             self.create(self.volume, self.state.label_shape, np.int32, inputs)
+
+    def _remove_leftovers(self) -> None:
+        """Delete volumes of older configurations: beside the new ones a viewer would take them for levels."""
+        state = self.state
+        state.store.keep_only(POSTERIOR, {state.spacing, state.label_spacing})
+        state.store.keep_only(MASKS, {state.label_spacing})
+        for folder in (state.folder / PROVISIONAL).glob("*"):
+            if folder.name != state.label_spacing:
+                shutil.rmtree(folder)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state
         target = state.store.open(self.volume)
-        provisional = state.provisional.open(provisional_name(state)).read(unit.region)
-        final = relabel_unit(provisional, self.label_map.of_block(unit.index), provisional.view(np.int32))
-        del provisional
+        block_map = self.label_map.of_block(unit.index)
+        if block_map.size > 1:
+            final = paint_unit(read_runs(runs_path(state, unit.index)), region_shape(unit.region), block_map)
+        else:
+            final = np.zeros(region_shape(unit.region), np.int32)
         target.write(unit.region, final)
         partials = self._measure(final, unit.region)
         return UnitOutput(partials, target.shard_paths(unit.region))
@@ -249,7 +271,8 @@ class MaskStage(NanoparticleStage):
 
     def reduce(self, partials: Arrays) -> Arrays:
         state = self.state
-        table = particle_table(merge_measurements(partials), state.label_voxel_size_nm)
+        sums = merge_measurements(partials)
+        table = particle_table(sums, state.label_voxel_size_nm, state.label_origin_nm)
         folder = state.folder / TABLES
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [

@@ -1,7 +1,7 @@
 """Labels of nanoparticle clusters: threshold, closing, components; block by block, one answer.
 
 :func:`label_unit` labels a block on its own; :func:`merge_blocks` sees of all blocks only their
-components and the runs on shared faces, and decides the final ids; :func:`relabel_unit` writes them.
+components and the runs on shared faces, and decides the final ids; :func:`paint_unit` writes them.
 The result is that of the whole volume at once, whatever the blocks.
 """
 
@@ -17,7 +17,7 @@ from numba import njit
 
 from cytomill.kernels.blocks import Region, grid, grow, region_shape, region_slices
 from cytomill.kernels.closing import Ball, ball, canvas_for, check_border, close_canvas
-from cytomill.kernels.components import face_runs, join_faces, label_runs, paint_runs
+from cytomill.kernels.components import Runs, face_runs, join_faces, label_runs, paint_runs
 
 #: Columns of a block's row: its region, its components, its runs on shared faces.
 BLOCK_COLUMNS = ("z0", "z1", "y0", "y1", "x0", "x1", "components", "face_runs")
@@ -130,7 +130,7 @@ def label_unit(
     element: Ball,
     connectivity: int = 2,
     border: str = "pad",
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+) -> tuple[Runs, dict[str, np.ndarray]]:
     """Label one block on its own.
 
     Parameters
@@ -152,8 +152,8 @@ def label_unit(
 
     Returns
     -------
-    labels : (Z, Y, X) uint32 ndarray
-        Labels of the block, 1 … n by first voxel.
+    runs : Runs
+        The block's components as runs, 1 … n by first voxel: far less than a volume of labels.
     partials : dict of str to ndarray
         ``blocks`` (1, 8) int64, :data:`BLOCK_COLUMNS`; ``first_voxel`` (n,) int64, C-order index in
         the volume; ``voxel_count`` (n,) int64; ``faces`` (m, 6) int32, see
@@ -191,7 +191,7 @@ def label_unit(
         "voxel_count": runs.voxel_count,
         "faces": faces,
     }
-    return paint_runs(runs, region_shape(region)), partials
+    return runs, partials
 
 
 def merge_blocks(partials: dict[str, np.ndarray], connectivity: int = 2, min_size: int = 10) -> LabelMap:
@@ -239,25 +239,17 @@ def merge_blocks(partials: dict[str, np.ndarray], connectivity: int = 2, min_siz
     return LabelMap(offsets, final[root], first_voxel[kept], voxel_count[kept])
 
 
-@njit(nogil=True, cache=True)
-def _relabel(source, table, out):
-    for voxel in range(source.size):
-        label = source[voxel]
-        if label != 0:
-            out[voxel] = table[label]
-
-
-def relabel_unit(labels: np.ndarray, block_map: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Replace a block's own labels by the final ones.
+def paint_unit(runs: Runs, shape: Sequence[int], block_map: np.ndarray) -> np.ndarray:
+    """Write a block with its final labels.
 
     Parameters
     ----------
-    labels : (Z, Y, X) uint32 ndarray
+    runs : Runs
         Of :func:`label_unit`.
+    shape : sequence of int
+        Of the block, (Z, Y, X).
     block_map : (n + 1,) int32 ndarray
         :meth:`LabelMap.of_block`.
-    out : (Z, Y, X) int32 ndarray, optional
-        Where to write: zeros, or the memory of `labels` itself. A new array when not given.
 
     Returns
     -------
@@ -268,14 +260,12 @@ def relabel_unit(labels: np.ndarray, block_map: np.ndarray, out: np.ndarray | No
     ValueError
         Where the block holds a label that the map does not know.
     """
-    if labels.size and int(labels.max()) >= block_map.size:
+    if runs.label.size and int(runs.label.max()) >= block_map.size:
         raise ValueError(
-            f"a block holds the label {labels.max()} but its map ends at {block_map.size - 1}: "
-            "the provisional labels are not those that were merged; run the components stage again"
+            f"a block holds the label {runs.label.max()} but its map ends at {block_map.size - 1}: "
+            "its runs are not those that were merged; run the components stage again"
         )
-    final = np.zeros(labels.shape, np.int32) if out is None else out
-    _relabel(np.ascontiguousarray(labels).reshape(-1), block_map, final.reshape(-1))
-    return final
+    return paint_runs(runs, shape, block_map)
 
 
 def label_volume(
@@ -323,14 +313,15 @@ def label_volume(
     for region in regions:
         read, _ = grow(region, element.halo, shape)
         around = posterior[region_slices(read)]
-        labels, partial = label_unit(around, region, shape, threshold, element, connectivity, border)
-        pieces.append(labels)
+        runs, partial = label_unit(around, region, shape, threshold, element, connectivity, border)
+        pieces.append(runs)
         partials.append(partial)
     joined = {name: np.concatenate([partial[name] for partial in partials]) for name in partials[0]}
     label_map = merge_blocks(joined, connectivity, min_size)
     final = np.empty(shape, np.int32)
     for index, region in enumerate(regions):
-        final[region_slices(region)] = relabel_unit(pieces[index], label_map.of_block(index))
+        block_map = label_map.of_block(index)
+        final[region_slices(region)] = paint_unit(pieces[index], region_shape(region), block_map)
     return final
 
 
@@ -354,15 +345,15 @@ def unit_bytes(
     Returns
     -------
     int
-        Bytes of posterior, masks, runs and labels at the worst moment, the posterior being released
-        once it is compared with the threshold.
+        Bytes of posterior, masks and runs at the worst moment, the posterior being released once it
+        is compared with the threshold.
     """
     voxels = prod(block)
     canvas = prod(size + 2 * halo for size, halo in zip(block, element.halo, strict=True))
     dilated = prod(size + 2 * reach for size, reach in zip(block, element.reach, strict=True))
     closing = canvas + dilated + voxels if any(element.reach) else voxels
     runs = int(voxels * fill / 2) * _BYTES_A_RUN
-    return max(canvas * (np.dtype(dtype).itemsize + 1), closing, runs + 4 * voxels)
+    return max(canvas * (np.dtype(dtype).itemsize + 1), closing, voxels + runs)
 
 
 def masks_unit_bytes(
@@ -372,7 +363,7 @@ def masks_unit_bytes(
     factors: Sequence[int] = (1, 1, 1),
     fill: float = 0.05,
 ) -> int:
-    """Estimate the peak memory of :func:`relabel_unit` in the labels' own memory, then measuring the block.
+    """Estimate the peak memory of :func:`paint_unit`, then measuring the block.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ COLUMN_METADATA = {
     **{f"bbox_{axis}0_voxel": f"{_BOX}: first along {axis.upper()}" for axis in _AXES},
     **{f"bbox_{axis}1_voxel": f"{_BOX}: one past the last along {axis.upper()}" for axis in _AXES},
     **{f"centroid_{axis}_voxel": _CENTRE for axis in _AXES},
-    **{f"centroid_{axis}_nm": "mean position, nm; 0 is the centre of the first voxel" for axis in _AXES},
+    **{f"centroid_{axis}_nm": "mean position, nm; 0 is the centre of the image's first voxel" for axis in _AXES},
     "volume_um3": "voxel count times the volume of a voxel, µm³",
     "voxel_count": "voxels of the label",
     "equivalent_diameter_um": "diameter of the sphere of the same volume, µm",
@@ -120,7 +120,9 @@ def ellipsoid_axes_nm(sums: np.ndarray, voxel_size_nm: Sequence[float]) -> np.nd
     return 2 * np.sqrt(5 * np.maximum(variances, 0))
 
 
-def particle_table(sums: np.ndarray, voxel_size_nm: Sequence[float]) -> pd.DataFrame:
+def particle_table(
+    sums: np.ndarray, voxel_size_nm: Sequence[float], origin_nm: Sequence[float] = (0.0, 0.0, 0.0)
+) -> pd.DataFrame:
     """Turn sums into the table of clusters.
 
     Parameters
@@ -129,6 +131,9 @@ def particle_table(sums: np.ndarray, voxel_size_nm: Sequence[float]) -> pd.DataF
         Of :func:`merge_measurements`.
     voxel_size_nm : sequence of float
         Of the label volume, (Z, Y, X).
+    origin_nm : sequence of float
+        Centre of the label volume's first voxel, nm from that of the image's (Z, Y, X); not zero
+        where labels were made on a reduced posterior.
 
     Returns
     -------
@@ -160,7 +165,10 @@ def particle_table(sums: np.ndarray, voxel_size_nm: Sequence[float]) -> pd.DataF
     table = {"label": column["label"]}
     table |= {f"bbox_{axis}{end}_voxel": column[f"{axis}{end}"] for end in (0, 1) for axis in _AXES}
     table |= {f"centroid_{axis}_voxel": centre[:, index] for index, axis in enumerate(_AXES)}
-    table |= {f"centroid_{axis}_nm": centre[:, index] * size[index] for index, axis in enumerate(_AXES)}
+    table |= {
+        f"centroid_{axis}_nm": centre[:, index] * size[index] + origin_nm[index]
+        for index, axis in enumerate(_AXES)
+    }
     table |= {
         "volume_um3": volume,
         "voxel_count": count,

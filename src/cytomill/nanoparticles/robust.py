@@ -64,12 +64,13 @@ from cytomill.nanoparticles.model import (
 from cytomill.nanoparticles.posterior import round_posterior
 from cytomill.nanoparticles.robust_shape import (
     BINS,
+    MODE_SIGMAS,
     Flank,
     fill_comb,
     find_flank,
+    find_rise,
     fit_light,
     particle_share,
-    scatter,
 )
 from cytomill.nanoparticles.robust_slices import align, brightness_shift, judge_slices
 from cytomill.nanoparticles.weights import solve_pi
@@ -82,8 +83,6 @@ LEAST_POSTERIOR = 2.0**-10
 LARGEST_SHARE = 0.25
 #: The flank is followed this many bins further outside the candidates' boxes than in the whole stack.
 FURTHER = 10
-#: A separate mode rises above the valley before it by this many standard deviations.
-MODE_SIGMAS = 3.0
 
 
 def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
@@ -110,16 +109,7 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
             f"no particles: {excess:.0f} voxels lie beyond the background's foot (bin {flank.knee}) that its "
             f"flank does not explain; {least:.0f} would be a finding"
         )
-    # A mode is a window that rises above the lowest window before it; faint modes need wide windows.
-    sums, rise = np.concatenate([[0.0], np.cumsum(beyond)]), 0.0
-    for width in (4, 6, 8, 12, 16, 24, 36):
-        window = sums[width:] - sums[:-width]
-        if len(window) <= width:
-            break
-        lowest = np.minimum.accumulate(window)[:-width]
-        later = window[width:]
-        spread = np.hypot(scatter(later + 1, flank.ripple), scatter(lowest, flank.ripple))
-        rise = max(rise, float(((later - lowest) / spread).max()))
+    rise, _ = find_rise(beyond, flank.ripple)
     if rise < MODE_SIGMAS:
         return FLAGGED, (
             f"flagged: no separate mode; {excess:.0f} voxels exceed the background's flank beyond "

@@ -15,6 +15,9 @@ WINDOW_SHARE, WINDOW_LEAST, WINDOW_MOST = 0.3, 6, 32
 #: Where the bins ahead should hold fewer voxels than this, all bins beyond are looked at, and more than
 #: these many voxels there are no stragglers.
 FEWEST_AHEAD, FEWEST_LEFT = 25.0, 20.0
+#: A separate mode rises above the valley before it by this many standard deviations, in a window of one of
+#: these widths (bins).
+MODE_SIGMAS, MODE_WIDTHS = 3.0, (4, 6, 8, 12, 16, 24, 36)
 #: Straight-edge profile: distances from the edge in units of the blur.  Particles are a few voxels wide,
 #: so that this band holds most of what they brighten, at least EDGE_LEAST.
 EDGE_REACH = 3.5
@@ -118,12 +121,49 @@ def scatter(total: float | np.ndarray, ripple: float) -> float | np.ndarray:
     return np.sqrt(total + 0.5 * (ripple * total) ** 2)
 
 
+def find_rise(counts: np.ndarray, ripple: float) -> tuple[float, int]:
+    """Largest rise of a window of counts above the lowest window before it.
+
+    Faint modes need wide windows, steep ones narrow windows, so several widths are tried.
+
+    Parameters
+    ----------
+    counts : (n,) float64 ndarray
+    ripple : float
+        See :func:`ripple_of`.
+
+    Returns
+    -------
+    rise : float
+        In standard deviations of the difference; 0 where there is none.
+    valley : int
+        Index of the middle of that lowest window.
+    """
+    sums, rise, valley = np.concatenate([[0.0], np.cumsum(counts)]), 0.0, 0
+    for width in MODE_WIDTHS:
+        window = sums[width:] - sums[:-width]
+        if len(window) <= width:
+            break
+        lowest = np.minimum.accumulate(window)[:-width]
+        later = window[width:]
+        found = (later - lowest) / np.hypot(scatter(later + 1, ripple), scatter(lowest, ripple))
+        k = int(np.argmax(found))
+        if found[k] > rise:
+            rise, valley = float(found[k]), int(np.argmin(window[: k + 1])) + width // 2
+    return rise, valley
+
+
 def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
     """Follow the background's right flank down to its foot.
 
     A background that falls log-concavely lies below the parabola laid through the bins last seen (in
     log counts, curvature ≤ 0).  The foot, or knee, is the first bin after which the counts of the bins
     ahead exceed that parabola beyond their scatter.
+
+    Where counts are few or the valley is shallow, the parabola may follow the counts through the valley
+    without ever being exceeded that much.  But log-concave counts do not rise again: a rise after a
+    valley (see :func:`find_rise`) proves a foot before the valley's middle, and it is then the bin after
+    which the counts exceed the parabola most, in units of their scatter.
 
     Parameters
     ----------
@@ -148,6 +188,7 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
     window = int(np.clip(round(WINDOW_SHARE * width), WINDOW_LEAST, WINDOW_MOST))
     last = min(max(last, start), BINS - 3)
     knee = last if start <= last else BINS - 2
+    trail = []
     for k in range(start, last + 1):
         low = max(k - window + 1, mode)
         x = np.arange(low - k, 1, dtype=np.float64)
@@ -155,7 +196,10 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
         ahead = np.arange(1, min(max(window // 3, 2), BINS - 2 - k) + 1, dtype=np.float64)
         predicted = np.exp(fit[0] + fit[1] * ahead + fit[2] * ahead**2).sum()
         seen = counts[k + 1 : k + 1 + len(ahead)].sum()
-        if seen > 1.25 * predicted + 5.0 * float(scatter(max(predicted, 1.0), ripple)) + 3.0:
+        spread = float(scatter(max(predicted, 1.0), ripple))
+        if fit[1] < 0:
+            trail.append(((seen - 1.25 * predicted - 3.0) / spread, k, fit))
+        if seen > 1.25 * predicted + 5.0 * spread + 3.0:
             knee, ended = k, True
             break
         left = counts[k + 1 :].sum()
@@ -168,6 +212,11 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
         if due < 1.0:
             knee = k
             break
+    rise, valley = find_rise(counts[start : BINS - 1], ripple)
+    before = [candidate for candidate in trail if candidate[1] <= start + valley]
+    if rise >= MODE_SIGMAS and start + valley < knee and before:
+        _, knee, fit = max(before, key=lambda candidate: candidate[0])
+        ended = True
     x = np.arange(knee + 1, BINS) - float(knee)
     tail[knee + 1 :] = np.exp(np.minimum(fit[0] + fit[1] * x + fit[2] * x * x, log[mode]))
     return Flank(mode, knee, tail, ripple, ended)

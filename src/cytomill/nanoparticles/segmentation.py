@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cytomill.kernels.binning import Binning, choose_binning
-from cytomill.kernels.blocks import grid, grow
+from cytomill.kernels.blocks import grid, grow, region_shape
 from cytomill.kernels.closing import ball
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.downsample import (
@@ -25,7 +25,7 @@ from cytomill.nanoparticles.downsample import (
     source_slices,
 )
 from cytomill.nanoparticles.estimators import choose_polarity, make_estimator
-from cytomill.nanoparticles.labels import label_unit, merge_blocks, relabel_unit
+from cytomill.nanoparticles.labels import label_unit, merge_blocks, paint_unit
 from cytomill.nanoparticles.layout import open_array, output_layout, slab_depth
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Mixture, SlicePosterior
@@ -314,8 +314,8 @@ def label_nanoparticles(
 ) -> int:
     """Label the clusters of nanoparticles of a posterior volume.
 
-    Blocks are labelled twice, once to find what touches and once to write, so that nothing but a
-    block and the table of components is held.
+    Between finding what touches and writing, a block is held as its runs along X, so that memory is
+    that of one block, the runs and the table of components.
 
     Parameters
     ----------
@@ -364,11 +364,14 @@ def label_nanoparticles(
         chunks = fit_chunks(shape, zarr_chunks)
         blocks = grid(shape, default_shards(shape, np.int32, chunks))
 
-        def label(region):
-            read, _ = grow(region, element.halo, shape)
-            return label_unit(posterior.read(read), region, shape, threshold, element, connectivity, border)
-
-        partials = [label(region)[1] for region in blocks]
+        pieces, partials = [], []
+        for region in blocks:
+            around, _ = grow(region, element.halo, shape)
+            runs, partial = label_unit(
+                posterior.read(around), region, shape, threshold, element, connectivity, border
+            )
+            pieces.append(runs)
+            partials.append(partial)
         joined = {key: np.concatenate([partial[key] for partial in partials]) for key in partials[0]}
         label_map = merge_blocks(joined, connectivity, min_size)
         masks = open_store(root_path).create(
@@ -380,5 +383,5 @@ def label_nanoparticles(
             overwrite=True,
         )
         for index, region in enumerate(blocks):
-            masks.write(region, relabel_unit(label(region)[0], label_map.of_block(index)))
+            masks.write(region, paint_unit(pieces[index], region_shape(region), label_map.of_block(index)))
     return label_map.count

@@ -28,7 +28,7 @@ from cytomill.storage.stores import (
 from cytomill.storage.volumes import Volume, open_volume
 
 STORE = "store.zarr"
-PROVISIONAL = "provisional.zarr"
+PROVISIONAL = "provisional"
 
 IMAGES = "images"
 POSTERIOR = "labels/nps/posterior"
@@ -122,11 +122,6 @@ class DatasetState:
         return open_store(self.folder / STORE)
 
     @cached_property
-    def provisional(self) -> VolumeStore:
-        """Block-wise labels between the two passes of the labelling."""
-        return open_store(self.folder / PROVISIONAL)
-
-    @cached_property
     def estimator(self) -> Estimator:
         """The estimator that the configuration names."""
         return make_estimator(self.config)
@@ -145,6 +140,11 @@ class DatasetState:
     def label_voxel_size_nm(self) -> tuple[float, ...]:
         """Voxel size of the volume that is labelled, nm (Z, Y, X)."""
         return tuple(s * f for s, f in zip(self.voxel_size_nm, self.config.downsample))
+
+    @property
+    def label_origin_nm(self) -> tuple[float, ...]:
+        """Centre of the first voxel that is labelled, nm from that of the image (Z, Y, X)."""
+        return tuple((c - s) / 2 for c, s in zip(self.label_voxel_size_nm, self.voxel_size_nm))
 
     @property
     def label_spacing(self) -> str:

@@ -8,8 +8,8 @@ frozen unit table opens: lines of an older configuration simply belong to an epo
 Kinds of lines: ``launch``, ``stage`` (fields and unit table, opens an epoch), ``attempt``, ``done``,
 ``failed``, ``reduced``, ``refused``, ``void`` (a unit whose shards were damaged), ``unreduce`` (a
 reduction whose result or files were damaged), ``forgive`` (a unit set aside gets new attempts),
-``reported`` (the pages show what the launch left),
-``confirm`` (an epoch still holds after an earlier stage was redone).
+``reported`` (the pages show what the launch left), ``confirm`` (an epoch still holds after an earlier
+stage was redone), ``retire`` (a stage is no longer part of its dataset's pipeline).
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class StageState:
     files: list[ShardRecord] = field(default_factory=list)
     refused: str | None = None
     confirmed: str = ""
+    retired: bool = False
 
     def pending(self, attempts: int) -> list[int]:
         """Units neither done nor set aside."""
@@ -216,6 +217,10 @@ class Journal:
         self._append("confirm", e=epoch, c=moment)
         return moment
 
+    def retire(self, epoch: str) -> None:
+        """Record that a stage is no longer part of its dataset's pipeline."""
+        self._append("retire", e=epoch)
+
     def forgive(self, epoch: str) -> None:
         """Forget the failures of an epoch, so that its units set aside are tried again."""
         self._append("forgive", e=epoch)
@@ -334,6 +339,7 @@ def replay(root: Path) -> LedgerState:
             stage = by_epoch.get(line.get("e", ""))
             if stage is not None:
                 _apply(stage, line, launch, rank)
+    state.stages = {key: stage for key, stage in state.stages.items() if not stage.retired}
     return state
 
 
@@ -357,6 +363,8 @@ def _apply(stage: StageState, line: dict[str, Any], launch: str, rank: int) -> N
         stage.files = [ShardRecord(*record) for record in line["f"]]
     elif kind == "refused":
         stage.refused = line["error"]
+    elif kind == "retire":
+        stage.retired = True
     elif kind == "confirm":
         stage.confirmed = line["c"]
     elif kind == "forgive":

@@ -6,7 +6,7 @@ Source: OME-NGFF specification, https://ngff.openmicroscopy.org/0.5/ and /0.4/.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from cytomill.storage.length_units import nm_per
@@ -48,10 +48,36 @@ def multiscale_with(
     if image.get("axes") != _AXES or image.get("coordinateTransformations"):
         raise ValueError("it holds an image with other axes than z, y and x in nanometer")
     kept = [dataset for dataset in image["datasets"] if dataset["path"] != path]
-    scale = {"type": "scale", "scale": [float(size) for size in voxel_size_nm]}
-    kept.append({"path": path, "coordinateTransformations": [scale]})
-    image["datasets"] = sorted(kept, key=lambda dataset: (math.prod(_scale_of(dataset)), dataset["path"]))
+    kept.append(_dataset(path, voxel_size_nm, voxel_size_nm))
+    image["datasets"] = _placed(kept)
     return {**ome, "version": VERSION, "multiscales": [image, *images[1:]]}
+
+
+def multiscale_without(ome: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
+    """Return `ome` without the datasets of these paths in its multiscale image."""
+    images = ome.get("multiscales") or []
+    if not images:
+        return dict(ome)
+    image = dict(images[0])
+    image["datasets"] = _placed([dataset for dataset in image["datasets"] if dataset["path"] not in paths])
+    kept = [image, *images[1:]] if image["datasets"] else images[1:]
+    return {**ome, "multiscales": kept}
+
+
+def _dataset(path: str, size: Sequence[float], finest: Sequence[float]) -> dict[str, Any]:
+    """One dataset; the first voxel of a coarser one covers whole voxels of the finest."""
+    steps = [{"type": "scale", "scale": [float(side) for side in size]}]
+    offset = [(float(side) - float(least)) / 2 for side, least in zip(size, finest)]
+    if any(offset):
+        steps.append({"type": "translation", "translation": offset})
+    return {"path": path, "coordinateTransformations": steps}
+
+
+def _placed(datasets: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Datasets finest first, each at its place against the finest."""
+    ordered = sorted(datasets, key=lambda dataset: (math.prod(_scale_of(dataset)), dataset["path"]))
+    finest = _scale_of(ordered[0]) if ordered else []
+    return [_dataset(dataset["path"], _scale_of(dataset), finest) for dataset in ordered]
 
 
 def labels_with(ome: Mapping[str, Any], path: str) -> dict[str, Any]:

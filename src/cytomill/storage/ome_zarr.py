@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -229,6 +229,19 @@ class OmeZarrStore(VolumeStore):
         if any(shard % chunk for shard, chunk in zip(shards, chunks)):
             raise VolumeError(f"Shards {shards} of {name} are not multiples of its chunks {chunks}.")
 
+    def keep_only(self, group: str, names: Collection[str]) -> None:
+        folder = self.root / group
+        if _read_node(folder) is None:
+            return
+        gone = {f.name for f in folder.iterdir() if f.is_dir() and f.name not in names}
+        if not gone:
+            return
+        self._update_ome(PurePosixPath(group), lambda ome: ngff.multiscale_without(ome, gone))
+        from_root = {f"{group}/{name}" for name in gone}
+        self._update_ome(PurePosixPath("."), lambda ome: ngff.multiscale_without(ome, from_root))
+        for name in sorted(gone):
+            shutil.rmtree(folder / name)
+
     def _ensure_group(self, folder: Path) -> None:
         node = _read_node(folder)
         if node is None:
@@ -266,8 +279,10 @@ class OmeZarrStore(VolumeStore):
         """Enter an array into the metadata of the groups above it, so that viewers find it."""
         group = name.parent
         self._update_ome(group, lambda ome: ngff.multiscale_with(ome, group.as_posix(), name.name, spacing))
-        if group == PurePosixPath("images"):
-            # The root is the image too, which is how a reader finds the labels that belong to it.
+        has_images = _read_node(self.root / "images") is not None
+        if group == PurePosixPath("images") or not (has_images or is_labels):
+            # The root is the image too, which is how a reader finds the labels that belong to it; a store
+            # whose image lies elsewhere shows what was computed from it.
             self._update_ome(
                 PurePosixPath("."),
                 lambda ome: ngff.multiscale_with(ome, self.root.name, name.as_posix(), spacing),

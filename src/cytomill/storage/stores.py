@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +201,18 @@ class VolumeStore(ABC):
     @abstractmethod
     def exists(self, name: str) -> bool:
         """Whether there is an array of this name."""
+
+    @abstractmethod
+    def keep_only(self, group: str, names: Collection[str]) -> None:
+        """Delete the arrays of a group but those named, from its metadata too. One process at a time.
+
+        Parameters
+        ----------
+        group : str
+            For example ``labels/nps/masks``; nothing happens where there is no such group.
+        names : collection of str
+            Last components of the arrays to keep.
+        """
 
 
 def open_store(root: str | Path, kind: str = "zarr") -> VolumeStore:
