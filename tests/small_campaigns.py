@@ -8,8 +8,7 @@ import numpy as np
 
 from cytomill.campaign.config import Campaign, load_campaign
 from cytomill.campaign.launches import new_launch_id
-from cytomill.campaign.opening import keep_timed_names, open_datasets, write_resolved
-from cytomill.campaign.run import TELEMETRY
+from cytomill.campaign.opening import TELEMETRY, keep_timed_names, open_datasets, write_resolved
 from cytomill.phantoms.nanoparticles import make_volume
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.ledger import Journal, next_launch, replay

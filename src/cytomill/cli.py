@@ -19,8 +19,8 @@ def main(arguments: Sequence[str]) -> int:
         return options.run(options)
     try:
         return options.run(options)
-    except (ValueError, FileNotFoundError) as error:
-        # Our own sentences are ValueErrors; anything else is a bug and keeps its traceback.
+    except (ValueError, OSError, RuntimeError) as error:
+        # Our own sentences are of these kinds; anything else is a bug and keeps its traceback.
         print(f"cytomill: {error}", file=sys.stderr)
         return 2
 
@@ -59,7 +59,10 @@ def _add_run(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--retry", action="store_true", help="try units and datasets set aside again")
     parser.add_argument(
-        "--max-failures", type=int, metavar="N", help="failed attempts that the job bears (0: none)"
+        "--max-failures",
+        type=int,
+        metavar="N",
+        help="failed attempts that the job bears (0: none; default: any number)",
     )
     parser.add_argument(
         "--preview", type=int, metavar="N", help="only a contact sheet of N slices a dataset over thresholds"
@@ -85,11 +88,20 @@ def _run(options: argparse.Namespace) -> int:
     if options.max_failures is not None:
         overrides.append(f"run.max_failures={options.max_failures}")
     if options.preview is not None:
+        return _preview(options.campaign, overrides, options.preview)
+    return run(options.campaign, RunOptions(overrides, options.update, options.retry))
+
+
+def _preview(campaign: Path, overrides: Sequence[str], slices: int) -> int:
+    from cytomill.runtime.ranks import connect
+
+    world = connect()
+    if world.rank == 0:
         from cytomill.campaign.preview import preview
 
-        print(preview(options.campaign, overrides, options.preview))
-        return 0
-    return run(options.campaign, RunOptions(overrides, options.update, options.retry))
+        print(preview(campaign, overrides, slices))
+    world.finish()
+    return 0
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:

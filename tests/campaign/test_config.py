@@ -214,7 +214,7 @@ def test_an_integer_does_where_a_number_is_meant(write):
     ("line", "found"),
     [
         ("attempts = 0", "attempts is 0, expected 1 or more"),
-        ("max_failures = -1", "max_failures is -1, expected 0 or more"),
+        ("max_failures = -2", "max_failures is -2, expected -1 or more"),
         ("memory_per_rank_gb = -2", "memory_per_rank_gb is -2.0, expected 0 or more"),
         ("block = [0, 4, 4]", "block is [0, 4, 4], expected three lengths above 0, or three zeros"),
         ("sharing = 'master'", "expected one of 'auto', 'counter', 'static'"),

@@ -109,7 +109,9 @@ def test_input_that_cannot_be_read_by_region_is_converted_in_a_stage_of_its_own(
     )
     assert result.returncode == 0, result.stderr
     packed, plain = (tmp_path / "results" / "datasets" / name for name in ("packed", "plain"))
-    np.testing.assert_array_equal(open_store(packed / "store.zarr").open("images/50-10-10").read(), volume[:8])
+    np.testing.assert_array_equal(
+        open_store(packed / "store.zarr").open("images/50-10-10").read(), volume[:8]
+    )
     assert not (plain / "store.zarr" / "images" / "50-10-10").exists()
     for table in ("particles.csv", "slices.csv"):
         assert (packed / "tables" / table).read_text() == (plain / "tables" / table).read_text()
@@ -117,7 +119,9 @@ def test_input_that_cannot_be_read_by_region_is_converted_in_a_stage_of_its_own(
 
 def test_nanoparticles_command_runs_the_class_with_flags_of_its_dataclass(tmp_path):
     made = run_ranks(
-        0, [*CYTOMILL, "phantom", "nanoparticles", str(tmp_path / "p"), "--shape", "8", "192", "192"], timeout=120
+        0,
+        [*CYTOMILL, "phantom", "nanoparticles", str(tmp_path / "p"), "--shape", "8", "192", "192"],
+        timeout=120,
     )
     assert made.returncode == 0, made.stderr
     store = tmp_path / "p" / "stack.zarr"

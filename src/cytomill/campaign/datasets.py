@@ -164,30 +164,35 @@ def check_unique(named: Sequence[tuple[str, str]], where: str) -> None:
 
 
 def check_places(datasets: Sequence[Dataset], output: Path, where: str) -> None:
-    """Refuse absent inputs, all in one sentence, and an output that is a file or lies in an input.
+    """Refuse an output that is a file or lies in an input.
 
     Raises
     ------
     CampaignError
-        Names every absent file, with the name in its folder that is like it; or input and output.
+        Names input and output.
     """
     # os.path answers for folders that may not be entered, where pathlib raises.
     if os.path.exists(output) and not os.path.isdir(output):
         raise CampaignError(
             f"{where}: the output {output} is a file; choose a folder, new or of this campaign"
         )
-    absent = []
     for dataset in datasets:
         file = Path(dataset.input.partition(SELECTOR)[0])
-        if not os.path.exists(file):
-            absent.append(f"{file} of dataset '{dataset.name}'{_resembling(file)}")
-        elif output == file or file in output.parents:
+        if os.path.exists(file) and (output == file or file in output.parents):
             raise CampaignError(
                 f"{where}: the output {output} lies in the input {file} of dataset '{dataset.name}', "
                 "and inputs are never written to; choose another output"
             )
-    if absent:
-        raise CampaignError(f"{where}: no such input: {'; '.join(absent)}")
+
+
+def check_input_exists(dataset: Dataset) -> None:
+    """Raise ValueError where a dataset's input is not there; names what in its folder is like it.
+
+    Asked when the dataset is opened, so that one that is missing is set aside and the others go on.
+    """
+    file = Path(dataset.input.partition(SELECTOR)[0])
+    if not os.path.exists(file):
+        raise ValueError(f"no such input: {file}{_resembling(file)}")
 
 
 def _resembling(file: Path) -> str:

@@ -18,7 +18,8 @@ from cytomill.campaign.results import (
 )
 from cytomill.nanoparticles.model_files import FittedModel, save_model
 from cytomill.nanoparticles.state import DatasetState
-from cytomill.reports.data import CampaignReport, DatasetReport, DatasetRow
+from cytomill.reports.campaign import CampaignReport, DatasetRow
+from cytomill.reports.data import DatasetReport
 from cytomill.reports.html import render_campaign, render_dataset
 from cytomill.runtime.ledger import LedgerState, replay
 from cytomill.runtime.ranks import World

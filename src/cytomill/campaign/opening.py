@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.config import Campaign, CampaignError, from_resolved, resolved
+from cytomill.campaign.datasets import check_input_exists
 from cytomill.campaign.pipelines import PIPELINES, Place, waves
+from cytomill.runtime.failures import is_environment_failure
 from cytomill.runtime.ledger import LedgerError, LedgerState, epoch_key, load_arrays
 from cytomill.runtime.planning import changed_fields
 from cytomill.runtime.stage import Stage
 from cytomill.storage.durable import write_atomic
 
 RESOLVED = "campaign.json"
+TELEMETRY = "telemetry"
 HERE = Place()
 _TIMED_NAME = re.compile(r"nps-\d{8}-\d{6}")
 
@@ -46,10 +49,13 @@ def open_datasets(
             continue
         pipeline = PIPELINES[dataset.pipeline]
         try:
+            check_input_exists(dataset)
             state = pipeline.open_dataset(dataset, campaign.output, campaign.run, place)
             opened.stages[dataset.name] = pipeline.stages(state)
             opened.states[dataset.name] = state
         except (ValueError, OSError) as error:
+            if is_environment_failure(error):
+                raise
             opened.set_aside[dataset.name] = f"dataset {dataset.name}: {error}"
     return opened
 
@@ -85,13 +91,15 @@ def stored_campaign(folder: Path) -> Campaign:
     """
     path = folder / RESOLVED
     try:
-        return from_resolved(json.loads(path.read_text()))
+        stored = from_resolved(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         raise CampaignError(
             f"{folder} holds no campaign ({RESOLVED} is missing); give the output folder of 'cytomill run'"
         ) from None
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CampaignError(f"{path} is damaged ({error}); run 'cytomill verify --mend {folder}'") from error
+    # A copied or moved folder is the campaign too; what is written belongs where it lies now.
+    return replace(stored, output=folder.resolve())
 
 
 def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]:

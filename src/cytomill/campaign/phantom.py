@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+# The command line is made of these flags at every start: nothing heavy is imported before it is used.
 
-from cytomill.phantoms.nanoparticles import NanoparticlePhantom
-from cytomill.storage.durable import make_directories, write_atomic
-from cytomill.storage.stores import default_shards, fit_chunks, open_store, spacing_name
+if TYPE_CHECKING:
+    from cytomill.phantoms.nanoparticles import NanoparticlePhantom
 
 VOXEL_SIZE_NM = (50.0, 10.0, 10.0)
 CHUNKS = (1, 1024, 1024)
@@ -34,6 +35,8 @@ def add_nanoparticle_flags(parser: argparse.ArgumentParser) -> None:
 
 def make_nanoparticle_phantom(options: argparse.Namespace) -> int:
     """Write the phantom that the flags describe, and a campaign file for it."""
+    from cytomill.phantoms.nanoparticles import NanoparticlePhantom
+
     phantom = NanoparticlePhantom(
         tuple(options.shape),
         options.seed,
@@ -62,26 +65,31 @@ def write_phantom(
     voxel_size_nm : tuple of float
         (Z, Y, X), written to the stack.
     """
+    from numpy import stack
+
+    from cytomill.storage.durable import make_directories, write_atomic
+    from cytomill.storage.stores import default_shards, fit_chunks, open_store, spacing_name
+
     make_directories(folder)
     spacing = spacing_name(voxel_size_nm)
     chunks = fit_chunks(phantom.shape, CHUNKS)
     shards = default_shards(phantom.shape, phantom.dtype, chunks)
     store = open_store(folder / "stack.zarr")
     image = store.create(f"images/{spacing}", phantom.shape, phantom.dtype, chunks, shards)
-    truth = store.create(f"{TRUTH}/{spacing}", phantom.shape, np.uint8, chunks, shards, is_labels=True)
+    truth = store.create(f"{TRUTH}/{spacing}", phantom.shape, "uint8", chunks, shards, is_labels=True)
     particle_voxels = 0
     for start in range(0, phantom.shape[0], shards[0]):
         stop = min(start + shards[0], phantom.shape[0])
         slices = [phantom.slice(z) for z in range(start, stop)]
-        image.write(((start, stop),), np.stack([pixels for pixels, _ in slices]))
-        mask = np.stack([particles for _, particles in slices]).astype(np.uint8)
+        image.write(((start, stop),), stack([pixels for pixels, _ in slices]))
+        mask = stack([particles for _, particles in slices]).astype("uint8")
         truth.write(((start, stop),), mask)
         particle_voxels += int(mask.sum())
     facts = {
         "shape": list(phantom.shape),
         "seed": phantom.seed,
         "load_asked": phantom.load,
-        "load": particle_voxels / float(np.prod(phantom.shape)),
+        "load": particle_voxels / float(prod(phantom.shape)),
         "dtype": str(phantom.dtype),
         "polarity": phantom.polarity,
         "drift": phantom.drift,

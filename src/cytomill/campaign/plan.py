@@ -18,8 +18,8 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
+from cytomill.campaign.opening import TELEMETRY
 from cytomill.campaign.pipelines import PIPELINES, Place
-from cytomill.campaign.run import TELEMETRY
 from cytomill.nanoparticles.needs import expect
 from cytomill.reports.quantities import bytes_text, count_text, seconds_text
 from cytomill.reports.terminal import PlanRow, plan_table

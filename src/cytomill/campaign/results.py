@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -9,17 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from cytomill.kernels.blocks import scale
+from cytomill.kernels.blocks import grid, scale
 from cytomill.nanoparticles.label_stages import PARTICLES, TABLES
 from cytomill.nanoparticles.state import MASKS, POSTERIOR, DatasetState
 from cytomill.reports.data import DatasetReport, ExampleSlice, SetAside, StageTiming
+from cytomill.reports.truth import Calibration, TruthTally
 from cytomill.runtime.ledger import LedgerState
+from cytomill.storage.errors import VolumeError
 from cytomill.storage.tables import read_table
+from cytomill.storage.volumes import open_volume
 
 #: Slices shown on a dataset's page.
 EXAMPLES = 3
 #: Rows and columns of an example at the most: a page is for looking, napari is for the rest.
 EXAMPLE_PIXELS = 2048
+#: Beside a phantom: how it was made, and where its truth lies.
+PHANTOM = "phantom.json"
 
 
 def units_set_aside(ledger: LedgerState, attempts: int) -> list[SetAside]:
@@ -45,8 +52,10 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
     voxels: dict[tuple[str, str], float] = defaultdict(float)
     peaks: dict[str, dict[int, int]] = defaultdict(dict)
     predicted: dict[str, int] = {}
+    last_rank: dict[str, int] = defaultdict(int)
     for event in events:
         kind, rank = event["kind"], event["rank"]
+        last_rank[event["launch"]] = max(last_rank[event["launch"]], rank)
         if kind == "unit":
             end, seconds = event["t"], event["seconds"] + event["commit_s"]
             for dataset in (event["dataset"], ""):
@@ -65,7 +74,8 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
     timings: dict[str, list[StageTiming]] = defaultdict(list)
     for dataset, stage in units:
         key = (dataset, stage)
-        ranks = range(max(busy[key]) + 1)
+        # A rank that found no unit left was idle all the same.
+        ranks = range(max(last_rank[launch] for launch in span[key]) + 1)
         timings[dataset].append(
             StageTiming(
                 name=stage,
@@ -133,13 +143,19 @@ def nanoparticle_report(
     }
     if "mixture" in state.results:
         mixture, posterior = state.mixture, state.posterior
+        found = in_polarity(mixture.notes, state.binning.reverse)
         values |= {
             "verdict": mixture.verdict,
-            "notes": tuple(dict.fromkeys((*state.notes, *state.thresholds.notes, *mixture.notes))),
+            "notes": tuple(dict.fromkeys((*state.notes, *state.thresholds.notes, *found))),
             "polarity": "dark" if state.binning.reverse else "bright",
+            "grey_levels": (state.binning.low, state.binning.high),
             "summary": mixture.summary_fit,
             "pi_map": posterior.pi_map,
             "pi_ml": posterior.pi_ml,
+            "tables": probabilities(posterior.tables),
+            "load": posterior_load(
+                state.results["histograms"]["hist_slices"], posterior.tables, mixture.usable.astype(bool)
+            ),
         }
         for name in (
             "hist_stack",
@@ -158,7 +174,83 @@ def nanoparticle_report(
         values["particles"] = read_table(stem)
         values["particles_path"] = f"{TABLES}/{PARTICLES}.csv"
         values["examples"] = [example(state, z) for z in choose_examples(posterior.pi_map, mixture.usable)]
+        values |= known_truth(state, values["notes"])
     return DatasetReport(**values | more)
+
+
+def in_polarity(notes: Sequence[str], dark: bool) -> tuple[str, ...]:
+    """The estimator's sentences in the input's words: it sees dark particles reversed, as bright ones."""
+    return tuple(re.sub(r"\bbright(er)?\b", r"dark\1", note) if dark else note for note in notes)
+
+
+def probabilities(posterior: np.ndarray) -> np.ndarray:
+    """A posterior as it is stored (float16, or uint8 for ``round(255 p)``) as float32, 0 to 1."""
+    return posterior.astype(np.float32) / (255 if posterior.dtype == np.uint8 else 1)
+
+
+def posterior_load(hist_slices: np.ndarray, tables: np.ndarray, usable: np.ndarray) -> float | None:
+    """Mean posterior over all voxels of the slices that took part, exact for the tables as stored.
+
+    Parameters
+    ----------
+    hist_slices : (Z, 256) integer ndarray
+        Histograms, bins as of the tables.
+    tables : (Z, 256) float16 or uint8 ndarray
+        Posterior of every bin.
+    usable : (Z,) bool ndarray
+        Slices that took part.
+
+    Returns
+    -------
+    float or None
+        0 to 1; None where no slice took part.
+    """
+    voxels = int(hist_slices[usable].sum())
+    if not voxels:
+        return None
+    return float((hist_slices[usable] * probabilities(tables[usable]).astype(np.float64)).sum() / voxels)
+
+
+def known_truth(state: DatasetState, notes: tuple[str, ...]) -> dict[str, Any]:
+    """The calibration of a phantom as fields of its report; nothing for any other input.
+
+    A truth that cannot be read costs the comparison, not the report: a note says so.
+    """
+    path = state.source.path.parent / PHANTOM
+    if state.source.format != "OME-Zarr" or not path.is_file():
+        return {}
+    try:
+        return {"calibration": calibrate(state, str(json.loads(path.read_bytes())["truth"]))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {"notes": (*notes, f"not compared with the truth that {path} names: {error}")}
+
+
+def calibrate(state: DatasetState, truth_name: str) -> Calibration:
+    """Compare the posterior volume with a phantom's truth, a few slices in memory at a time.
+
+    Parameters
+    ----------
+    state : DatasetState
+        With its posterior written.
+    truth_name : str
+        Array of the input's store; not 0 where a voxel is particle.
+
+    Raises
+    ------
+    VolumeError
+        If the truth is missing or damaged, or has another shape.
+    """
+    posterior = state.store.open(f"{POSTERIOR}/{state.spacing}")
+    usable = state.mixture.usable.astype(bool)
+    tally = TruthTally(posterior.dtype)
+    with open_volume(f"{state.source.path}::/{truth_name}") as truth:
+        if truth.shape != state.shape:
+            raise VolumeError(f"{truth_name} has {truth.shape} voxels, the stack {state.shape}")
+        for region in grid(state.shape, (posterior.chunks[0], *posterior.shards[1:])):
+            rows = usable[slice(*region[0])]
+            if rows.any():
+                tally.add(posterior.read(region)[rows], truth.read(region)[rows])
+    return tally.calibration(state.config.posterior_th)
 
 
 def example(state: DatasetState, z: int) -> ExampleSlice:
@@ -182,8 +274,7 @@ def example(state: DatasetState, z: int) -> ExampleSlice:
             : labels.shape[0], : labels.shape[1]
         ]
         labels[: fine.shape[0], : fine.shape[1]] = fine
-    probability = posterior.astype(np.float32) / (255 if posterior.dtype == np.uint8 else 1)
-    return ExampleSlice(z, state.image.read(region)[0], probability, labels)
+    return ExampleSlice(z, state.image.read(region)[0], probabilities(posterior), labels)
 
 
 def _centre(length: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from cytomill import __version__
 from cytomill.campaign.config import Campaign, CampaignError, from_resolved, load_campaign, resolved
 from cytomill.campaign.launches import new_launch_id
 from cytomill.campaign.opening import (
+    TELEMETRY,
     OpenCampaign,
     changed_since,
     keep_timed_names,
@@ -28,13 +29,14 @@ from cytomill.campaign.opening import (
 )
 from cytomill.campaign.pipelines import Place
 from cytomill.campaign.provenance import collect
+from cytomill.nanoparticles.needs import expect
 from cytomill.runtime.devices import Binding, bind
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
 from cytomill.runtime.launcher import check_world
 from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
-from cytomill.runtime.memory import MemoryLimit, measure_baseline
+from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
 from cytomill.runtime.numba_cache import cache_filled, warm
 from cytomill.runtime.planning import Policy, changes_sentence
 from cytomill.runtime.ranks import SoloWorld, World, connect, install_abort_hook
@@ -42,8 +44,6 @@ from cytomill.runtime.signals import stop_reason
 from cytomill.runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-TELEMETRY = "telemetry"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
             campaign = load_campaign(source, options.overrides)
             for warning in campaign.warnings:
                 say(warning)
-            campaign.output.mkdir(parents=True, exist_ok=True)
+            _make_output(campaign.output)
             launch = next_launch(campaign.output, new_launch_id())
             lock = CampaignLock(campaign.output, launch)
             taken_over = lock.acquire()
@@ -138,6 +138,16 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
             lock.release()
         raise problem(text)
     return from_resolved(stored), text, lock
+
+
+def _make_output(output: Path) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CampaignError(
+            f"the output folder {output} cannot be made ({error.strerror}); choose another with "
+            "--set campaign.output=FOLDER"
+        ) from error
 
 
 def _run_locked(
@@ -163,13 +173,15 @@ def _run_locked(
     opened = _open_together(world, campaign, Place(binding.device, world.size))
     measure_baseline()  # only now: opening a format loads its library
     _settle_changes(world, opened, state, journal, options)
+    policy = _policy(world, campaign, options)
+    _check_memory(world, opened, state, policy)
     engine = Engine(
         world,
         output,
         state,
         journal,
         telemetry,
-        _policy(world, campaign, options),
+        policy,
         campaign.run.sharing,
         lambda dataset, stage, unit: _child_command(output, dataset, stage, unit),
     )
@@ -186,7 +198,7 @@ def _run_locked(
             if world.rank == 0:
                 journal.reported()
         elif world.rank == 0:
-            say("nothing to do: every unit is done already")
+            say("nothing to do: what can be done is done already")
     except (Stopped, Refused):
         # Raised on every rank together, so that the counter can be released together.
         engine.close()
@@ -279,13 +291,32 @@ def _settle_changes(
         raise Refused(changes_sentence(changes))
 
 
+def _check_memory(world: World, opened: OpenCampaign, ledger: LedgerState | None, policy: Policy) -> None:
+    """Refuse, before the first unit, a campaign one of whose stages to come cannot fit (collective)."""
+    refusal = ""
+    if ledger is not None:
+        sizes = [0]
+        for name, state in opened.states.items():
+            for needs in expect(state, opened.stages[name]):
+                if (name, needs.stage) not in ledger.stages:
+                    sizes.append(needs.memory_bytes)
+        try:
+            check_fits(max(sizes), world.local_size, policy.memory)
+        except PlanDoesNotFit as problem:
+            refusal = str(problem)
+    refusal = world.bcast(refusal)
+    if refusal:
+        raise Refused(refusal)
+
+
 def _policy(world: World, campaign: Campaign, options: RunOptions) -> Policy:
     settings = campaign.run
     memory = None
     if settings.memory_per_rank_gb:
         limit = int(settings.memory_per_rank_gb * 1e9) * world.local_size
         memory = MemoryLimit(limit, "memory_per_rank_gb for these ranks")
-    return Policy(settings.attempts, settings.max_failures, options.update, options.retry, memory)
+    most = settings.max_failures if settings.max_failures >= 0 else None
+    return Policy(settings.attempts, most, options.update, options.retry, memory)
 
 
 def _child_command(output: Path, dataset: str, stage: str, unit: int) -> list[str]:
@@ -341,4 +372,4 @@ def write_reports(folder: Path) -> Path:
     opened = open_datasets(stored_campaign(folder.resolve()))
     incomplete = restore_results(opened, replay(folder.resolve()))
     finish(SoloWorld(), opened, incomplete)
-    return folder / REPORT
+    return opened.campaign.output / REPORT

@@ -29,7 +29,8 @@ class RunSettings:
     Parameters
     ----------
     max_failures : int
-        Failed attempts of one launch, over all units, that the job bears; 0 ends it at the first.
+        Failed attempts of one launch, over all units, that the job bears; 0 ends it at the first, -1
+        bears any number.
     attempts : int
         Failures of one unit before it is set aside.
     sharing : str
@@ -49,7 +50,9 @@ class RunSettings:
         A value out of its range.
     """
 
-    max_failures: int = field(default=100, metadata={"help": "failed attempts that the job bears (0: none)"})
+    max_failures: int = field(
+        default=-1, metadata={"help": "failed attempts that the job bears (0: none, -1: any number)"}
+    )
     attempts: int = field(default=3, metadata={"help": "failures of a unit before it is set aside"})
     sharing: str = field(default="auto", metadata={"choices": SHARING_MODES, "help": "how ranks share units"})
     device: str = field(default="auto", metadata={"choices": DEVICES, "help": "where kernels run"})
@@ -62,7 +65,7 @@ class RunSettings:
     )
 
     def __post_init__(self) -> None:
-        least = {"max_failures": 0, "attempts": 1, "memory_per_rank_gb": 0, "slices_per_unit": 0}
+        least = {"max_failures": -1, "attempts": 1, "memory_per_rank_gb": 0, "slices_per_unit": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {bound} or more")

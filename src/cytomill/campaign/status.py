@@ -14,9 +14,8 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
-from cytomill.campaign.opening import RESOLVED, open_datasets, stored_campaign
+from cytomill.campaign.opening import RESOLVED, TELEMETRY, open_datasets, stored_campaign
 from cytomill.campaign.pipelines import PIPELINES
-from cytomill.campaign.run import TELEMETRY
 from cytomill.reports.terminal import StatusRow, status_table
 from cytomill.runtime.ledger import StageState, replay
 from cytomill.runtime.lock import read_owner

@@ -1,8 +1,9 @@
 """Turning pixels into 256 bins by a rule in integers, the same for every slice of a stack.
 
-8-bit pixels are their own bins.  16-bit pixels are cut into 256 equal bins between two levels that
-the whole stack decides, so that a table a slice still serves; inverted contrast reverses the bins, so
-that what is looked for is always bright.
+8-bit pixels are their own bins.  16-bit pixels are cut into 256 equal bins, laid over levels that the
+whole stack decides, so that a table a slice still serves; inverted contrast reverses the bins, so
+that what is looked for is always bright.  A bin is a whole number of grey levels wide, and of the
+stack's own steps where it was scaled up from fewer levels: bins of unequal content make a comb.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.devices import on_gpu
-from cytomill.kernels.histogram import histogram_256
+from cytomill.kernels.histogram import BINS, histogram_256
 
 #: Columns of a row of :func:`slice_range`.
-RANGE_COLUMNS = ("minimum", "maximum", "low_percentile", "high_percentile", "constant")
+RANGE_COLUMNS = ("minimum", "maximum", "low_percentile", "high_percentile", "constant", "step")
 
 #: One pixel in this many may lie below the lower (above the upper) level of a slice: 0.01 %.
 TAIL = 10_000
+
+#: A slice has no say in the stack's range where its level lies further outside the median slice's than
+#: this many times the median slice's width: it is charged, saturated or of another exposure.
+WIDTHS_OUTSIDE = 3
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Binning:
     Parameters
     ----------
     low, high : int
-        Lowest value of bin 0 and highest value of bin 255.
+        Lowest value of bin 0 and highest value of bin 255 (it may exceed what the pixels can hold).
     reverse : bool
         Whether dark pixels get the high bins.
 
@@ -127,7 +132,10 @@ def slice_range(image: np.ndarray) -> np.ndarray:
     """Levels of one slice, found by counting.
 
     The lower percentile is the smallest value with at least 0.01 % of the pixels at or below it, the
-    upper one the smallest with at least 99.99 %.
+    upper one the smallest with at least 99.99 %.  In 16-bit slices the values 0 and 65535 are left out
+    (of slices that hold others too): they are padding and saturation, whatever the range in between.
+    The step is the greatest common divisor of the differences of the values between the percentiles:
+    256 or 257 for 8-bit pixels scaled up, 1 for genuine 16-bit ones.
 
     Parameters
     ----------
@@ -135,8 +143,9 @@ def slice_range(image: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (5,) int64 ndarray
-        In the order of :data:`RANGE_COLUMNS`; the last is 1 for a slice of one value.
+    (6,) int64 ndarray
+        In the order of :data:`RANGE_COLUMNS`; `constant` is 1 for a slice of one value, and `step` is 0
+        where there are no two values between the percentiles.
 
     Raises
     ------
@@ -154,22 +163,29 @@ def slice_range(image: np.ndarray) -> np.ndarray:
         counts = np.zeros(1 << 16, np.int64)
         _count_values(_native(image), counts)
     present = np.flatnonzero(counts)
+    if image.dtype != np.uint8 and counts[1:-1].any():
+        counts[[0, -1]] = 0
+    total = int(counts.sum())
     below = np.cumsum(counts) * TAIL
-    low = int(np.searchsorted(below, image.size))
-    high = int(np.searchsorted(below, image.size * (TAIL - 1)))
-    return np.array([present[0], present[-1], low, high, present.size == 1], np.int64)
+    low = int(np.searchsorted(below, total))
+    high = int(np.searchsorted(below, total * (TAIL - 1)))
+    step = int(np.gcd.reduce(np.diff(np.flatnonzero(counts[low : high + 1]))))
+    return np.array([present[0], present[-1], low, high, present.size == 1, step], np.int64)
 
 
 def choose_binning(ranges: np.ndarray, usable: np.ndarray | None = None, reverse: bool = False) -> Binning:
     """Choose one binning for a stack.
 
-    Values that all lie below 256 are their own bins.  Otherwise bin 0 begins at the least lower
-    percentile and bin 255 ends at the greatest upper percentile of the slices that are usable and not
-    constant (of all slices where none is); a range of less than 256 values gets a bin a value.
+    Values that all lie below 256 are their own bins.  Otherwise the slices that are usable and not
+    constant (all slices where none is) span the range, from the least lower percentile to the greatest
+    upper one; levels further outside the median slice's than :data:`WIDTHS_OUTSIDE` times its width do
+    not count.  A bin is the smallest multiple of the stack's step (the greatest common divisor of the
+    slices') with which 256 bins hold the range.  Where a bin is to spare, the range begins in bin 1, so
+    that what lies below it (the padding of a registered stack) has a bin of its own.
 
     Parameters
     ----------
-    ranges : (Z, 5) int64 ndarray
+    ranges : (Z, 6) int64 ndarray
         Rows of :func:`slice_range`.
     usable : (Z,) bool ndarray, optional
         False for slices that shall have no say.
@@ -188,6 +204,14 @@ def choose_binning(ranges: np.ndarray, usable: np.ndarray | None = None, reverse
         speaks = speaks & np.asarray(usable, bool)
     if not speaks.any():
         speaks[:] = True
-    low = int(ranges[speaks, 2].min())
-    high = int(ranges[speaks, 3].max())
-    return Binning(low, max(high, low + 255), reverse)
+    lows, highs = ranges[speaks, 2], ranges[speaks, 3]
+    # Order statistics and not means, so that there is always a slice within the limits.
+    middle_low, middle_high = np.sort(lows)[(len(lows) - 1) // 2], np.sort(highs)[len(highs) // 2]
+    room = WIDTHS_OUTSIDE * max(int(middle_high - middle_low), 1)
+    kept_low, kept_high = lows >= middle_low - room, highs <= middle_high + room
+    low, high = int(lows[kept_low].min()), int(highs[kept_high].max())
+    step = max(int(np.gcd.reduce(ranges[speaks, 5][kept_low & kept_high])), 1)
+    width = -(-(high - low + 1) // (BINS * step)) * step
+    if -(-(high - low + 1) // width) < BINS:
+        low = max(low - width, 0)
+    return Binning(low, low + BINS * width - 1, reverse)

@@ -8,6 +8,8 @@ from cytomill.nanoparticles.config import ESTIMATORS, NanoparticleSegConfig
 from cytomill.nanoparticles.mixture import ReferenceEstimator
 from cytomill.nanoparticles.model import Estimator
 from cytomill.nanoparticles.robust import RobustEstimator, guess_polarity
+from cytomill.nanoparticles.robust_shape import fill_comb, find_flank
+from cytomill.nanoparticles.robust_slices import brightness_shift, judge_slices
 
 
 def make_estimator(config: NanoparticleSegConfig) -> Estimator:
@@ -48,3 +50,25 @@ def choose_polarity(config: NanoparticleSegConfig, hist_slices: np.ndarray) -> t
         return "bright", ()
     polarity, note = guess_polarity(hist_slices)
     return polarity, (note,)
+
+
+def judge_stack(config: NanoparticleSegConfig, hist_slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the slices that can be used, and how their brightness drifts, as the estimator's fit does.
+
+    Parameters
+    ----------
+    config : NanoparticleSegConfig
+    hist_slices : (Z, 256) int64 ndarray
+        Particles bright.
+
+    Returns
+    -------
+    usable : (Z,) bool ndarray
+        All of them with the reference estimator.
+    slice_shift : (Z,) float64 ndarray
+        Bins against the stack's median slice; 0 with the reference estimator.
+    """
+    if config.estimator == "reference":
+        return np.ones(len(hist_slices), bool), np.zeros(len(hist_slices))
+    usable, _ = judge_slices(hist_slices)
+    return usable, brightness_shift(hist_slices, usable, lambda counts: find_flank(fill_comb(counts)).knee)

@@ -15,7 +15,7 @@ from cytomill.kernels.binning import Binning, slice_range, to_bins
 from cytomill.kernels.devices import on_gpu, to_host
 from cytomill.kernels.histogram import BINS, histogram_256
 from cytomill.kernels.lookup import apply_table
-from cytomill.nanoparticles.model import Thresholds
+from cytomill.nanoparticles.fitting import StackHistograms
 
 
 def slab_ranges(slab: np.ndarray) -> np.ndarray:
@@ -49,13 +49,7 @@ def slab_histograms(slab: Any, binning: Binning) -> np.ndarray:
 
 
 def slab_backgrounds(
-    slab: np.ndarray,
-    first: int,
-    binning: Binning,
-    hist_slices: np.ndarray,
-    thresholds: Thresholds,
-    halo_pad: int,
-    min_size: int,
+    slab: np.ndarray, first: int, stack: StackHistograms, halo_pad: int, min_size: int
 ) -> np.ndarray:
     """Histogram of each slice's background.
 
@@ -64,25 +58,33 @@ def slab_backgrounds(
     slab : (D, Y, X) uint8 or uint16 ndarray
     first : int
         Slice of the stack that `slab` begins with.
-    binning : Binning
-    hist_slices : (Z, 256) int64 ndarray
-        Histograms of all slices of the stack.
-    thresholds : Thresholds
+    stack : StackHistograms
+        Of all slices of the stack.
     halo_pad, min_size : int
         See :func:`cytomill.kernels.background.background_histogram`.
 
     Returns
     -------
     (D, 256) int64 ndarray
-        Zero for slices set aside.
+        Zero for slices set aside, and in bins that are padding.
     """
     out = np.zeros((len(slab), BINS), np.int64)
     for i, image in enumerate(slab):
         z = first + i
-        if thresholds.usable[z]:
-            low, high = thresholds.of_slice(z)
-            bins = to_bins(image, binning)
-            out[i] = background_histogram(bins, hist_slices[z], low, high, halo_pad, min_size)
+        if not stack.thresholds.usable[z]:
+            continue
+        bins, counts = to_bins(image, stack.binning), stack.hist_slices[z]
+        lost = np.flatnonzero(counts != stack.hist_data[z])
+        if lost.size:
+            # Padding is no candidate, or its box would cover the slice.
+            blackened = np.arange(BINS, dtype=np.uint8)
+            blackened[lost] = 0
+            bins = apply_table(bins, blackened)
+            counts = np.bincount(blackened, counts, BINS).astype(np.int64)
+        low, high = stack.thresholds.of_slice(z)
+        out[i] = background_histogram(bins, counts, low, high, halo_pad, min_size)
+        if lost.size:
+            out[i, [0, *lost]] = 0
     return out
 
 

@@ -15,6 +15,7 @@ from cytomill.reports.quantities import percent_text
 _COLUMNS = 3
 #: More ranks than this are drawn as one outline: single bars would be hair lines.
 _MANY_RANKS = 64
+_MOST_TICKS = 6
 
 
 def rank_balance(timings: Sequence[StageTiming]) -> Picture | None:
@@ -54,9 +55,11 @@ def _panel(ax, stage: StageTiming) -> None:
         edges = np.arange(len(busy) + 1) - 0.5
         ax.stairs(np.full(len(busy), wall), edges, fill=True, color=LIGHT["idle"])
         ax.stairs(busy, edges, fill=True, color=LIGHT["good"])
-    ax.set_xlim(-0.6, max(len(busy), 2) - 0.4)
+    # A single bar keeps the width that one of three would have.
+    margin = 0.6 if len(busy) > 1 else 1.6
+    ax.set_xlim(-margin, len(busy) - 1 + margin)
     ax.set_ylim(0, wall * 1.02)
-    ax.xaxis.set_major_locator(MaxNLocator(min(6, max(1, len(busy) - 1)), integer=True))
+    ax.set_xticks(ranks[:: -(-len(busy) // _MOST_TICKS)])
     ax.yaxis.set_major_locator(MaxNLocator(4))
     ax.set_xlabel("rank")
     title = ax.set_title(f"{stage.name} · {percent_text(stage.busy_share)} busy", fontsize=9.5, loc="left")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -88,10 +88,6 @@ class Picture:
     width: int
     height: int
     caption: str = ""
-
-    def with_caption(self, caption: str) -> Picture:
-        """The same picture under other words."""
-        return replace(self, caption=caption)
 
 
 def data_uri(media_type: str, content: bytes) -> str:

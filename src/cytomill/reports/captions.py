@@ -10,7 +10,8 @@ HISTOGRAMS = (
 POSTERIOR = (
     "How sure the method is that a voxel of a given intensity belongs to a particle. A steep step is a "
     "clear decision; a long slope means that many voxels are neither surely particle nor surely "
-    "background. The step moves a little from slice to slice with the slice's load π."
+    "background. These are the tables as they were applied, of the slices with least, median and most "
+    "particles: the step moves with the slice's load π and its brightness."
 )
 
 MIXING_WEIGHT = (
@@ -21,19 +22,20 @@ MIXING_WEIGHT = (
 DRIFT = " Below: how much brighter (+) or darker (−) each slice is than the stack's model."
 
 SIZES = (
-    "Sizes of the labelled particles; bins are equally wide on the log axis. One label is one connected "
+    "Sizes of the labelled clusters; bins are equally wide on the log axis. One label is one connected "
     "region: particles that touch count as one cluster. A pile at the left edge is usually the smallest "
     "size that is kept."
 )
 
 ALONG_Z = (
-    "Where the particles' centres lie along the stack. Steps at single slices point at imaging "
+    "Where the clusters' centres lie along the stack. Steps at single slices point at imaging "
     "(charging, a lost or repeated slice) rather than at biology."
 )
 
 CALIBRATION = (
-    "Known truth only (phantoms): of the voxels given a posterior p, which share really is particle. On "
-    "the dashed line the posterior can be read as a probability. Largest deviation here: {worst}."
+    "Of the voxels given a posterior p, which share really is particle. On the dashed line the posterior "
+    "can be read as a probability. Largest deviation here: {worst}; parts with few voxels (grey) are not "
+    "counted."
 )
 
 BALANCE = (

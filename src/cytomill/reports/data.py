@@ -1,4 +1,4 @@
-"""What a report shows, as plain data: the campaign collects it, this package only draws it."""
+"""What a dataset's page shows, as plain data: the campaign collects it, this package only draws it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from cytomill.reports.truth import Calibration
 
 #: Bins of every intensity histogram.
 BINS = 256
@@ -130,23 +132,6 @@ class StageTiming:
 
 
 @dataclass
-class Calibration:
-    """How often a pixel is particle where the posterior says p; known on phantoms only.
-
-    Parameters
-    ----------
-    predicted, observed : (N,) float ndarray
-        Mean posterior and true share of particle voxels in each bin of the posterior.
-    counts : (N,) integer ndarray
-        Voxels in each bin.
-    """
-
-    predicted: np.ndarray
-    observed: np.ndarray
-    counts: np.ndarray
-
-
-@dataclass
 class DatasetReport:
     """Everything on a dataset's page.
 
@@ -169,6 +154,8 @@ class DatasetReport:
     polarity : str
         ``bright`` or ``dark``: what particles are in the input. Histogram bins run so that particles are
         on the right in both cases.
+    grey_levels : tuple of int
+        Lowest and highest grey level of the input that the bins share out evenly.
     hist_stack, hist_bg : (256,) integer ndarray
         Counts of the stack and of its background.
     p_bg, p_np : (256,) float64 ndarray
@@ -185,6 +172,10 @@ class DatasetReport:
         False for slices set aside by the estimator.
     slice_shift : (Z,) float64 ndarray
         Brightness offset a slice, bins.
+    tables : (Z, 256) float ndarray
+        Posterior of every bin, 0 to 1, as it was applied to each slice.
+    load : float or None
+        Sum of the posterior over the voxels of the slices that took part, divided by their number.
     posterior_th : float or None
         Posterior threshold of a label.
     examples : list of ExampleSlice
@@ -219,6 +210,7 @@ class DatasetReport:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     polarity: str = "bright"
+    grey_levels: tuple[int, int] = (0, BINS - 1)
     hist_stack: np.ndarray | None = None
     hist_bg: np.ndarray | None = None
     p_bg: np.ndarray | None = None
@@ -231,6 +223,8 @@ class DatasetReport:
     pi_ml: np.ndarray | None = None
     usable: np.ndarray | None = None
     slice_shift: np.ndarray | None = None
+    tables: np.ndarray | None = None
+    load: float | None = None
     posterior_th: float | None = None
     examples: list[ExampleSlice] = field(default_factory=list)
     particles: pd.DataFrame | None = None
@@ -243,15 +237,27 @@ class DatasetReport:
     campaign_link: str = ""
 
     def __post_init__(self) -> None:
-        lengths = dict.fromkeys(("hist_stack", "hist_bg", "p_bg", "p_np"), BINS)
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("hist_stack", "hist_bg", "p_bg", "p_np"), (BINS,))
         if self.shape:
-            lengths |= dict.fromkeys(("pi_map", "pi_ml", "usable", "slice_shift"), self.shape[0])
-        for name, length in lengths.items():
+            shapes |= dict.fromkeys(("pi_map", "pi_ml", "usable", "slice_shift"), (self.shape[0],))
+            shapes["tables"] = (self.shape[0], BINS)
+        for name, shape in shapes.items():
             array = getattr(self, name)
-            if array is not None and np.shape(array) != (length,):
+            if array is not None and np.shape(array) != shape:
                 raise ValueError(
-                    f"report of {self.name}: {name} has shape {np.shape(array)}, expected ({length},)"
+                    f"report of {self.name}: {name} has shape {np.shape(array)}, expected {shape}"
                 )
+
+    @property
+    def converged(self) -> bool:
+        """False where the fit was stopped before it met its rule."""
+        return bool(self.summary.get("converged", True))
+
+    @property
+    def bin_width(self) -> float:
+        """Grey levels of the input in one bin."""
+        low, high = self.grey_levels
+        return (high - low + 1) / BINS
 
     @property
     def slices_set_aside(self) -> int:
@@ -267,8 +273,8 @@ class DatasetReport:
         return slices * int(np.prod(self.shape[1:], dtype=np.int64))
 
     @property
-    def load(self) -> float | None:
-        """Labelled share of the usable volume, 0 to 1; None when nothing was measured."""
+    def labelled_share(self) -> float | None:
+        """Share of the usable volume that is labelled, 0 to 1; None when nothing was measured."""
         if self.particles is None or not self.usable_voxels:
             return None
         if self.particles.empty:
@@ -276,119 +282,6 @@ class DatasetReport:
         if "voxel_count" not in self.particles:
             return None
         return float(self.particles["voxel_count"].sum()) / self.usable_voxels
-
-    @property
-    def seconds(self) -> float | None:
-        """Wall time, given or summed over stages."""
-        if self.runtime_seconds is not None:
-            return self.runtime_seconds
-        return sum(t.seconds for t in self.timings) if self.timings else None
-
-
-@dataclass
-class DatasetRow:
-    """A dataset's line on the campaign's page.
-
-    Parameters
-    ----------
-    name, pipeline, verdict, state : str
-        ``state`` is ``finished``, ``set aside``, ``stopped`` or ``running``.
-    link : str
-        Path of the dataset's page relative to the campaign's page; empty for none.
-    particles : int or None
-        Labels found; None when not measured.
-    load : float or None
-        Labelled share of the usable volume, 0 to 1.
-    median_diameter_um : float or None
-        Median equivalent diameter, µm.
-    shape : tuple of int
-        (Z, Y, X).
-    voxel_size_nm : tuple of float or None
-        (Z, Y, X), nm.
-    slices_set_aside, units_set_aside : int
-        Left out by the estimator; given up by the runtime.
-    seconds : float or None
-        Wall time.
-    """
-
-    name: str
-    pipeline: str = ""
-    verdict: str = ""
-    state: str = "finished"
-    link: str = ""
-    particles: int | None = None
-    load: float | None = None
-    median_diameter_um: float | None = None
-    shape: tuple[int, ...] = ()
-    voxel_size_nm: tuple[float, float, float] | None = None
-    slices_set_aside: int = 0
-    units_set_aside: int = 0
-    seconds: float | None = None
-
-    @classmethod
-    def of(cls, report: DatasetReport, link: str = "", state: str = "finished") -> DatasetRow:
-        """The line that belongs to a dataset's page."""
-        table = report.particles
-        diameter = None
-        if table is not None and not table.empty and "equivalent_diameter_um" in table:
-            median = float(table["equivalent_diameter_um"].median())
-            diameter = median if np.isfinite(median) else None
-        return cls(
-            name=report.name,
-            pipeline=report.pipeline,
-            verdict=report.verdict,
-            state=state,
-            link=link,
-            particles=None if table is None else len(table),
-            load=report.load,
-            median_diameter_um=diameter,
-            shape=report.shape,
-            voxel_size_nm=report.voxel_size_nm,
-            slices_set_aside=report.slices_set_aside,
-            units_set_aside=len(report.set_aside),
-            seconds=report.seconds,
-        )
-
-
-@dataclass
-class CampaignReport:
-    """Everything on the campaign's page.
-
-    Parameters
-    ----------
-    name, started, finished, state : str
-        Times as they are to be shown (ISO 8601 with zone); ``state`` is ``finished``, ``finished with
-        failures``, ``stopped`` or ``running``.
-    ranks : int
-        Ranks of the last launch.
-    hosts : list of str
-        Hosts that took part.
-    provenance : dict
-        Nested and JSON-able.
-    datasets : list of DatasetRow
-        In the campaign's order.
-    set_aside : list of SetAside
-        Units given up, with their dataset.
-    timings : list of StageTiming
-        Stages over all datasets.
-    runtime_seconds : float or None
-        Wall time over all launches; the sum of the stages when None.
-    launches : int
-        How often the campaign was started.
-    """
-
-    name: str
-    started: str = ""
-    finished: str = ""
-    state: str = "finished"
-    ranks: int = 1
-    hosts: list[str] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    datasets: list[DatasetRow] = field(default_factory=list)
-    set_aside: list[SetAside] = field(default_factory=list)
-    timings: list[StageTiming] = field(default_factory=list)
-    runtime_seconds: float | None = None
-    launches: int = 1
 
     @property
     def seconds(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Figures of a dataset's fit and particles: histograms, posterior, mixing weight, sizes, calibration.
+"""Figures of a dataset's fit and particles: histograms, posterior, mixing weight, sizes.
 
 Every function takes plain arrays and returns a :class:`~cytomill.reports.canvas.Picture` with its
 caption and its alternative text, or None when there is nothing to draw.
@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cytomill.reports import captions
 from cytomill.reports.canvas import LIGHT, Picture, new_figure, styled, to_picture
-from cytomill.reports.data import BINS, Calibration, DatasetReport
+from cytomill.reports.data import BINS, DatasetReport
 from cytomill.reports.quantities import count_text, figures_text, percent_text
 
 _HALF = (6.2, 3.7)
@@ -68,8 +68,9 @@ def histograms(report: DatasetReport) -> Picture | None:
         ax.set_ylabel("voxels a bin (log scale)")
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=5, columnspacing=1.4)
         alt = f"Intensity histogram of {count_text(int(total))} voxels on a log scale"
-        if report.th_low is not None:
-            alt += f", thresholds at {report.th_low} and {report.th_high}"
+        marks = _thresholds(report)
+        if marks:
+            alt += f", {' and '.join(f'{name} threshold at {value}' for value, name, _ in marks)}"
         if report.w_bg is not None:
             alt += f"; fitted background weight {figures_text(report.w_bg, 4)}"
         return to_picture(
@@ -79,33 +80,44 @@ def histograms(report: DatasetReport) -> Picture | None:
         )
 
 
+def posterior_rows(report: DatasetReport) -> list[tuple[str, int, np.ndarray]]:
+    """Tables worth drawing: those of the slices with least, median and most particles.
+
+    Returns
+    -------
+    list of (str, int, (256,) float64 ndarray)
+        What the slice is, its index, the posterior that was applied to it; fewer where slices are few.
+    """
+    if report.tables is None or report.pi_map is None:
+        return []
+    used = np.flatnonzero(_usable(report, len(report.pi_map)))
+    order = used[np.argsort(np.asarray(report.pi_map)[used], kind="stable")]
+    if not order.size:
+        return []
+    chosen = {"most": int(order[-1]), "least": int(order[0]), "median": int(order[(order.size - 1) // 2])}
+    names = {z: name for name, z in reversed(chosen.items())}
+    rows = [(names[z], z, np.asarray(report.tables[z], np.float64)) for z in dict.fromkeys(chosen.values())]
+    return sorted(rows, key=lambda row: ("least", "median", "most").index(row[0]))
+
+
 def posterior_curve(report: DatasetReport) -> Picture | None:
-    """Posterior probability of being particle against intensity, at typical mixing weights."""
-    if report.p_bg is None or report.p_np is None or report.hist_stack is None:
+    """Posterior probability of being particle against intensity, as it was applied to typical slices."""
+    rows = posterior_rows(report)
+    if not rows or report.hist_stack is None or report.pi_map is None:
         return None
-    weights = {}
-    if report.w_bg is not None:
-        weights["whole stack"] = 1 - report.w_bg
-    if report.pi_map is not None:
-        used = np.asarray(report.pi_map)[_usable(report, len(report.pi_map))]
-        if used.size:
-            weights["slice with least load"] = float(used.min())
-            weights["slice with most load"] = float(used.max())
     shades = {
-        "whole stack": (LIGHT["ink"], "-"),
-        "slice with least load": (LIGHT["background"], (0, (4, 2))),
-        "slice with most load": (LIGHT["particle"], (0, (4, 2))),
+        "least": (LIGHT["background"], (0, (4, 2))),
+        "median": (LIGHT["ink"], "-"),
+        "most": (LIGHT["particle"], (0, (4, 2))),
     }
     bins = np.arange(BINS)
     seen = np.asarray(report.hist_stack) > 0
     with styled():
         figure, (ax,) = new_figure(*_HALF)
-        for name, weight in weights.items():
-            particles = weight * report.p_np
-            mix = particles + (1 - weight) * report.p_bg
-            curve = np.where(seen & (mix > 0), particles / np.where(mix > 0, mix, 1), np.nan)
+        for name, z, table in rows:
             colour, dashes = shades[name]
-            ax.plot(bins, curve, color=colour, ls=dashes, label=f"{name}, π = {percent_text(weight)}")
+            label = f"{name} load: slice {z}, π = {percent_text(float(report.pi_map[z]))}"
+            ax.plot(bins, np.where(seen, table, np.nan), color=colour, ls=dashes, label=label)
         if report.posterior_th is not None:
             ax.axhline(report.posterior_th, color=LIGHT["threshold"], lw=1.0)
             ax.annotate(
@@ -123,11 +135,11 @@ def posterior_curve(report: DatasetReport) -> Picture | None:
         ax.set_ylim(-0.02, 1.04)
         ax.set_xlabel(_intensity_label(report))
         ax.set_ylabel("posterior of being particle")
-        if weights:
-            ax.legend(loc="upper left")
+        ax.legend(loc="upper left")
         return to_picture(
             figure,
-            "Posterior probability of being particle against intensity",
+            "Posterior probability of being particle against intensity in slices "
+            + ", ".join(f"{z} ({name} load)" for name, z, _ in rows),
             captions.POSTERIOR,
         )
 
@@ -147,24 +159,29 @@ def mixing_weight(report: DatasetReport) -> Picture | None:
             *_HALF, rows=2 if drifting else 1, sharex=True, height_ratios=(3, 1.2) if drifting else None
         )
         ax = axes[0]
+        ax.plot(
+            z,
+            np.where(usable, 100 * pi_map, np.nan),
+            color=LIGHT["particle"],
+            lw=2.4,
+            marker=marker,
+            ms=3.5,
+            label="with prior (MAP), used",
+        )
         if report.pi_ml is not None:
+            # The two often agree: open rings and thin dashes let what lies below show.
             ax.plot(
                 z,
                 np.where(usable, 100 * np.asarray(report.pi_ml), np.nan),
                 color=LIGHT["background"],
                 lw=1.0,
+                ls=(0, (4, 3)),
                 marker=marker,
-                ms=2.5,
+                ms=7,
+                mfc="none",
+                mew=1.0,
                 label="without prior (ML)",
             )
-        ax.plot(
-            z,
-            np.where(usable, 100 * pi_map, np.nan),
-            color=LIGHT["particle"],
-            marker=marker,
-            ms=3.5,
-            label="with prior (MAP), used",
-        )
         for axis in axes:
             _mark_slices(axis, z[~usable])
         ax.set_ylim(bottom=0)
@@ -221,17 +238,17 @@ def size_distribution(particles: pd.DataFrame | None) -> Picture | None:
         )
         _plain_log_ticks(ax, low, high)
         ax.set_xlabel(f"{quantity} ({unit}, log scale)")
-        ax.set_ylabel("particles a bin")
+        ax.set_ylabel("clusters a bin")
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         return to_picture(
             figure,
-            f"Size distribution of {count_text(values.size)} particles, median {figures_text(median)} {unit}",
+            f"Size distribution of {count_text(values.size)} clusters, median {figures_text(median)} {unit}",
             captions.SIZES,
         )
 
 
 def particles_along_z(report: DatasetReport) -> Picture | None:
-    """Number of particles by the slice of their centre."""
+    """Number of clusters by the slice of their centre."""
     table, size = report.particles, report.voxel_size_nm
     if table is None or table.empty or not report.shape:
         return None
@@ -252,40 +269,11 @@ def particles_along_z(report: DatasetReport) -> Picture | None:
         _slice_axis(ax, depth)
         ax.set_ylim(0, max(1, histogram.max()) * 1.1)
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.set_ylabel("particles a slice" if step == 1 else f"particles per {step} slices")
+        ax.set_ylabel("clusters a slice" if step == 1 else f"clusters per {step} slices")
         return to_picture(
             figure,
-            f"Particle centres along {depth} slices.",
+            f"Centres of clusters along {depth} slices.",
             captions.ALONG_Z,
-        )
-
-
-def calibration(curve: Calibration | None) -> Picture | None:
-    """Posterior against the true share of particle voxels."""
-    if curve is None:
-        return None
-    counts = np.asarray(curve.counts)
-    filled = counts > 0
-    if not filled.any():
-        return None
-    predicted, observed = np.asarray(curve.predicted)[filled], np.asarray(curve.observed)[filled]
-    worst = float(np.abs(predicted - observed).max())
-    with styled():
-        figure, (ax, below) = new_figure(*_HALF, rows=2, sharex=True, height_ratios=(3, 1))
-        ax.plot([0, 1], [0, 1], color=LIGHT["muted"], lw=1.0, ls=(0, (4, 2)), label="perfect")
-        ax.plot(predicted, observed, color=LIGHT["particle"], marker="o", ms=4, label="this stack")
-        ax.set_ylim(-0.02, 1.04)
-        ax.set_xlim(-0.02, 1.02)
-        ax.set_ylabel("truly particle")
-        ax.legend(loc="upper left")
-        below.bar(predicted, counts[filled], width=0.05, color=LIGHT["stack"])
-        below.set_yscale("log")
-        below.set_ylabel("voxels")
-        below.set_xlabel("posterior")
-        return to_picture(
-            figure,
-            f"Calibration curve, largest deviation {figures_text(worst)}.",
-            captions.CALIBRATION.format(worst=figures_text(worst)),
         )
 
 
@@ -317,17 +305,25 @@ def _occupied(histogram: np.ndarray) -> tuple[float, float]:
 
 def _intensity_label(report: DatasetReport) -> str:
     label = "intensity (bin of 256"
-    return label + (", reversed: particles are dark)" if report.polarity == "dark" else ")")
+    if report.bin_width != 1:
+        label += f", {figures_text(report.bin_width)} grey levels each"
+    return label + ("; reversed: particles are dark)" if report.polarity == "dark" else ")")
 
 
 def _usable(report: DatasetReport, depth: int) -> np.ndarray:
     return np.ones(depth, bool) if report.usable is None else np.asarray(report.usable, bool)
 
 
-def _mark_thresholds(ax, report: DatasetReport) -> None:
+def _thresholds(report: DatasetReport) -> list[tuple[int, str, str]]:
+    """Value, name and side of the thresholds; one at the end of the scale excludes nothing."""
     if report.th_low is None or report.th_high is None:
-        return
-    for value, name, side in ((report.th_low, "low", "right"), (report.th_high, "high", "left")):
+        return []
+    marks = [(report.th_low, "low", "right"), (report.th_high, "high", "left")]
+    return [mark for mark in marks if mark[0] < BINS]
+
+
+def _mark_thresholds(ax, report: DatasetReport) -> None:
+    for value, name, side in _thresholds(report):
         ax.axvline(value, color=LIGHT["threshold"], lw=1.0, ls=(0, (1.5, 1.5)))
         ax.annotate(
             f"{name} {value}",

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 from cytomill.nanoparticles.model import FLAGGED, NO_PARTICLES, PARTICLES
-from cytomill.reports import balance, figures, quantities, slices
-from cytomill.reports.data import CampaignReport, DatasetReport
+from cytomill.reports import balance, calibration, figures, quantities, slices
+from cytomill.reports.campaign import CampaignReport
+from cytomill.reports.data import DatasetReport
 
 #: Rows of the particle table on the page; the full table lies beside it.
 TOP_PARTICLES = 20
@@ -58,7 +59,7 @@ def render_dataset(report: DatasetReport) -> str:
         .get_template("dataset.html.j2")
         .render(
             report=report,
-            tone=verdict_tone(report.verdict),
+            tone=verdict_tone(report.verdict, report.converged),
             median_diameter=_median(report.particles, "equivalent_diameter_um"),
             panels=[slices.slice_panels(example, report.voxel_size_nm) for example in report.examples],
             heat=_gradient(slices.heat_steps(9)),
@@ -66,8 +67,8 @@ def render_dataset(report: DatasetReport) -> str:
                 figures.histograms(report),
                 figures.posterior_curve(report),
                 figures.mixing_weight(report),
-                figures.calibration(report.calibration),
             ),
+            calibration_figure=calibration.calibration_curve(report.calibration),
             particle_figures=_present(
                 figures.size_distribution(report.particles), figures.particles_along_z(report)
             ),
@@ -99,10 +100,10 @@ def render_campaign(report: CampaignReport) -> str:
         .get_template("campaign.html.j2")
         .render(
             report=report,
-            tones={row.verdict: verdict_tone(row.verdict) for row in report.datasets},
+            tones=[verdict_tone(row.verdict, row.converged) for row in report.datasets],
             state_tone=_STATES.get(report.state, "bad"),
             finished=sum(row.state == "finished" for row in report.datasets),
-            particles=sum(row.particles for row in measured) if measured else None,
+            clusters=sum(row.particles for row in measured) if measured else None,
             highest_load=highest,
             balance=balance.rank_balance(report.timings),
             provenance=list(provenance_lines(report.provenance)),
@@ -111,7 +112,7 @@ def render_campaign(report: CampaignReport) -> str:
 
 
 def top_particles(table: pd.DataFrame | None, rows: int = TOP_PARTICLES) -> dict[str, Any] | None:
-    """The largest particles as text.
+    """The largest clusters as text.
 
     Parameters
     ----------
@@ -158,9 +159,13 @@ def provenance_lines(tree: Any, depth: int = 0) -> Iterator[tuple[int, str, str]
             yield depth, str(key), _leaf(value)
 
 
-def verdict_tone(verdict: str) -> str:
-    """How a verdict is coloured: ``good``, ``neutral``, ``warn`` or, for anything else, ``bad``."""
-    return _TONES.get(verdict, "neutral" if not verdict else "bad")
+def verdict_tone(verdict: str, converged: bool = True) -> str:
+    """How a verdict is coloured: ``good``, ``neutral``, ``warn`` or, for anything else, ``bad``.
+
+    No verdict of a fit that did not converge looks better than ``warn``.
+    """
+    tone = _TONES.get(verdict, "neutral" if not verdict else "bad")
+    return tone if converged or tone == "bad" else "warn"
 
 
 @cache
@@ -177,8 +182,8 @@ def environment() -> jinja2.Environment:
         "count": quantities.count_text,
         "figures": quantities.figures_text,
         "percent": quantities.percent_text,
+        "scaled": scaled_text,
         "seconds": quantities.seconds_text,
-        "bytes": quantities.bytes_text,
         "shape": quantities.shape_text,
         "voxel": quantities.voxel_text,
         "link": page_link,
@@ -189,6 +194,11 @@ def environment() -> jinja2.Environment:
 def page_link(path: str) -> str:
     """A relative path as a link; quoting the colon keeps any scheme from being one."""
     return quote(path, safe="/.#-_~")
+
+
+def scaled_text(value: float | None, factor: float) -> str:
+    """A number in the unit of its column's head."""
+    return quantities.NOTHING if value is None else quantities.figures_text(value * factor)
 
 
 def _present(*pictures) -> list:

@@ -186,6 +186,9 @@ def _slice_cells(report: PreviewReport, dataset: PreviewDataset, part: PreviewSl
     example = ExampleSlice(part.z, part.image, part.posterior)
     window = slices.detail_window(example, WINDOW_PIXELS)
     inside = window.slices
+    ground = slices.grey_picture(
+        slices.to_grey(part.image)[inside], f"Image, slice {part.z}", None if size is None else float(size[2])
+    )
     counts = []
     for threshold in report.thresholds:
         labels, regions = kept_regions(part.posterior, threshold, report.min_pixels)
@@ -197,17 +200,14 @@ def _slice_cells(report: PreviewReport, dataset: PreviewDataset, part: PreviewSl
                 pixels,
                 pixels / labels.size,
                 None if voxel_um3 is None else pixels * voxel_um3,
-                slices.outline_overlay(slices.outer_ring(labels[inside] != 0)),
+                slices.outline_overlay(slices.outer_ring(labels[inside] != 0), ground.height),
             )
         )
-    ground = slices.grey_picture(
-        slices.to_grey(part.image)[inside], f"Image, slice {part.z}", None if size is None else float(size[2])
-    )
     return {
         "z": part.z,
         "key": key,
         "ground": ground,
-        "blank": slices.outline_overlay(np.zeros((window.height, window.width), bool)),
+        "blank": slices.outline_overlay(np.zeros((window.height, window.width), bool), ground.height),
         "window": f"{window.width} × {window.height} pixel",
         "cropped": (window.height, window.width) != part.image.shape,
         "counts": counts,

@@ -80,7 +80,7 @@ def slice_panels(
     Returns
     -------
     SlicePanels
-        Pictures of at most `DISPLAY_PIXELS` a side.
+        Pictures of at most `DISPLAY_PIXELS` a side, and below that the strip of the scale bar.
     """
     pixel_nm = None if voxel_size_nm is None else float(voxel_size_nm[2])
     factor = -(-max(example.image.shape) // DISPLAY_PIXELS)
@@ -199,7 +199,7 @@ def grey_picture(
     frame: Window | None = None,
     caption: str = "",
 ) -> Picture:
-    """A grey picture, outlines and a frame over it, a scale bar in its corner.
+    """A grey picture, outlines and a frame over it, a scale bar on a strip below it.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def grey_picture(
     alt, caption : str
         Words for the page.
     pixel_nm : float or None
-        Size of a pixel of this picture.
+        Size of a pixel of this picture; the strip adds to the picture's height.
     edges : (Y, X) bool ndarray or None
         Pixels drawn in the outline's colour.
     frame : Window or None
@@ -235,8 +235,17 @@ def heat_steps(count: int) -> np.ndarray:
     return np.rint(255 * colours).astype(np.int64)
 
 
-def outline_overlay(edges: np.ndarray) -> str:
-    """Outlines alone on transparent ground, as a data URI: one image may carry many of them."""
+def outline_overlay(edges: np.ndarray, height: int) -> str:
+    """Outlines alone on transparent ground, as a data URI: one image may carry many of them.
+
+    Parameters
+    ----------
+    edges : (Y, X) bool ndarray
+        Pixels of the outlines.
+    height : int
+        Of the image that carries them, its strip included.
+    """
+    edges = np.pad(edges, ((0, height - edges.shape[0]), (0, 0)))
     image = Image.fromarray(edges.astype(np.uint8))
     image.putpalette([0, 0, 0, *_OUTLINE_COLOUR])
     return _png(image, transparency=0)
@@ -294,7 +303,7 @@ def _picture(values, ramp, alt, pixel_nm, edges, frame, caption) -> Picture:
     if frame is not None:
         _draw_frame(index, frame, base + _NOTE + 1)
     if pixel_nm is not None and pixel_nm > 0:
-        _draw_scale_bar(index, pixel_nm, base)
+        index = np.concatenate([index, _scale_strip(index.shape[1], pixel_nm, base)])
     image = Image.fromarray(index)
     image.putpalette(palette.astype(np.uint8).ravel().tolist())
     height, width = index.shape
@@ -310,9 +319,8 @@ def _draw_frame(index: np.ndarray, frame: Window, colour: int) -> None:
     box[:, :2] = box[:, -2:] = colour
 
 
-def _draw_scale_bar(index: np.ndarray, pixel_nm: float, base: int) -> None:
-    """White bar and length on a black plate in the lower right corner; nothing on very small pictures."""
-    rows, columns = index.shape
+def _scale_strip(columns: int, pixel_nm: float, base: int) -> np.ndarray:
+    """Rows to put below a picture: a white bar and its length on black; none where they would not fit."""
     length_nm = scale_bar_nm(columns * pixel_nm)
     length = max(1, round(length_nm / pixel_nm))
     text = f"{figures_text(length_nm / 1000, 1)} µm"
@@ -320,19 +328,17 @@ def _draw_scale_bar(index: np.ndarray, pixel_nm: float, base: int) -> None:
     font = _font(size)
     left, top, right, bottom = font.getbbox(text)
     pad = max(3, size // 3)
-    plate_width = max(length, right - left) + 2 * pad
     bar = max(2, size // 5)
-    plate_height = (bottom - top) + bar + 3 * pad
-    if plate_width > columns // 2 or plate_height > rows // 2:
-        return
-    plate = Image.new("L", (plate_width, plate_height), 0)
-    draw = ImageDraw.Draw(plate)
-    draw.text(((plate_width - (right - left)) // 2 - left, pad - top), text, fill=255, font=font)
-    start = (plate_width - length) // 2
-    draw.rectangle((start, plate_height - pad - bar, start + length - 1, plate_height - pad - 1), fill=255)
-    note = base + np.asarray(plate).astype(np.int64) * (_NOTE - 1) // 255
-    y, x = rows - plate_height - pad, columns - plate_width - pad
-    index[y : y + plate_height, x : x + plate_width] = note.astype(np.uint8)
+    if length + (right - left) + 3 * pad > columns:
+        return np.empty((0, columns), np.uint8)
+    rows = (bottom - top) + 2 * pad
+    strip = Image.new("L", (columns, rows), 0)
+    draw = ImageDraw.Draw(strip)
+    middle = (rows - bar) // 2
+    end = columns - pad
+    draw.rectangle((end - length, middle, end - 1, middle + bar - 1), fill=255)
+    draw.text((end - length - pad - right, pad - top), text, fill=255, font=font)
+    return (base + np.asarray(strip).astype(np.int64) * (_NOTE - 1) // 255).astype(np.uint8)
 
 
 def outer_ring(mask: np.ndarray) -> np.ndarray:
