@@ -99,7 +99,7 @@ def run_stage(stage: Stage, voxels: int, repeats: int) -> StageRun:
     timing = timed(voxels, every_unit, repeats)
     peak = peak_memory_bytes() - before
     stage.accept(stage.reduce(concatenate(parts) if parts else {}))
-    return StageRun(timing, stage.memory_bytes(), peak)
+    return StageRun(timing, stage.memory_bytes(units), peak)
 
 
 @dataclass(frozen=True)

@@ -126,11 +126,42 @@ def test_a_model_of_the_other_estimator_is_refused(root, tmp_path):
         NanoparticleSegmentation(settings(root, estimator="robust")).load(tmp_path)
 
 
-def test_a_model_of_another_stack_is_refused(root, tmp_path):
+@pytest.mark.parametrize("estimator", ["reference", "robust"])
+def test_a_model_serves_stacks_of_another_depth(estimator, tmp_path):
+    stack = phantom(discs=10)
+    fit_on = write(tmp_path / "fit.zarr", stack)
+    model = NanoparticleSegmentation(settings(fit_on, estimator=estimator)).fit()
+    model.save(tmp_path / "model")
+    other = write(tmp_path / "other.zarr", stack[2:5])
+    loaded = NanoparticleSegmentation(settings(other, estimator=estimator)).load(tmp_path / "model")
+    assert np.array_equal(loaded.predict().read(), model.predict().read()[2:5])
+
+
+def test_a_loaded_model_judges_the_slices_of_its_own_stack(tmp_path):
+    stack = phantom(discs=10)
+    fit_on = write(tmp_path / "fit.zarr", stack)
+    model = NanoparticleSegmentation(settings(fit_on, estimator="robust")).fit()
+    model.save(tmp_path / "model")
+    other = stack.copy()
+    other[1] = 0
+    other[3] += 20
+    root = write(tmp_path / "other.zarr", other)
+    loaded = NanoparticleSegmentation(settings(root, estimator="robust")).load(tmp_path / "model")
+    posterior = loaded.predict().read()
+    assert loaded.mixture.usable.tolist() == [True, False, True, True, True, True]
+    assert np.array_equal(loaded.mixture.slice_shift.round(), [0, 0, 0, 20, 0, 0])
+    found, truth = posterior >= np.float16(0.5), (stack > 180) & (other > 0)
+    assert 2 * (found & truth)[3].sum() / (found[3].sum() + truth[3].sum()) > 0.95
+    assert not posterior[1].any()
+
+
+def test_a_model_of_another_pixel_type_is_refused(root, tmp_path):
     NanoparticleSegmentation(settings(root)).fit().save(tmp_path / "model")
-    other = write(tmp_path / "other.zarr", phantom(depth=4))
-    with pytest.raises(ValueError, match="fitted on 6 slices.*has 4"):
-        NanoparticleSegmentation(settings(other)).load(tmp_path / "model").predict()
+    wide = write(tmp_path / "wide.zarr", phantom(dtype=np.uint16, scale=150))
+    model = NanoparticleSegmentation(settings(wide)).load(tmp_path / "model")
+    with pytest.raises(ValueError, match="fitted on uint8 and the stack in .*wide.zarr is uint16"):
+        model.predict()
+    assert not (wide / "labels").exists()
 
 
 @pytest.mark.parametrize("call", ["predict", "save", "summary_fit", "p_np", "th_low"])
@@ -215,6 +246,26 @@ def test_the_downsampled_posterior_has_its_own_spacing(root):
 def test_shards_are_whole_chunks(shard_shape, shards, root):
     layout = output_layout(settings(root, shard_shape=shard_shape), (6, 96, 128), np.float16)
     assert layout == ((1, 64, 64), shards)
+
+
+def test_labels_are_written_in_the_shards_asked_for(root):
+    NanoparticleSegmentation(settings(root)).fit().predict()
+    shape = {"zarr_chunks": (1, 64, 64), "shard_shape": (3, 64, 128)}
+    count = label_nanoparticles(str(root), SPACING, 0.95, **shape)
+    masks = open_store(root).open(f"labels/nps/masks/{SPACING}")
+    assert masks.chunks == (1, 64, 64) and masks.shards == (3, 64, 128)
+    whole = label_volume(read(root, f"labels/nps/posterior/{SPACING}"), 0.95)
+    assert np.array_equal(masks.read(), whole) and count == whole.max()
+
+
+def test_padding_is_no_data_for_the_robust_estimator_alone(tmp_path):
+    stack = phantom(discs=10)
+    stack[:, :20] = 0
+    root = write(tmp_path / "padded.zarr", stack)
+    robust = NanoparticleSegmentation(settings(root, estimator="robust")).fit()
+    reference = NanoparticleSegmentation(settings(root)).fit()
+    assert robust.hist_stack[0] == 0 and reference.hist_stack[0] == stack[:, :20].size
+    assert any(note.startswith("padding: 20.8 %") for note in robust.notes)
 
 
 def test_outputs_say_what_they_were_made_of(root):

@@ -17,7 +17,7 @@ from launching import run_ranks, wait_for
 from promise_driver import FOLDER, LOG, RULES, Hooks, patch
 from small_campaigns import phantom
 
-from cytomill.runtime.ledger import JOURNALS, read_lines
+from cytomill.runtime.journals import JOURNALS, read_lines
 from cytomill.storage.stores import open_store
 
 SHAPE = (24, 128, 128)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from promise_campaigns import STAGES, Promised, differing, flip, one_dataset, results, several
 
+from cytomill.cli import main
 from cytomill.runtime.ledger import JOURNALS
 
 POSTERIOR = "store.zarr/labels/nps/posterior/50-10-10/c"
@@ -83,8 +84,6 @@ def test_a_shard_that_is_lost_while_the_job_runs_is_named_too(tmp_path, monkeypa
 
 
 def test_what_verify_mends_the_next_run_makes_again(bases, tmp_path, monkeypatch):
-    from cytomill.cli import main
-
     campaign = bases["masks"].copy(tmp_path / "c")
     shard = next(p for p in (campaign.output / "datasets/alpha" / POSTERIOR).rglob("*") if p.is_file())
     flip(shard)
@@ -151,7 +150,7 @@ def test_a_torn_last_line_is_ignored(finished, monkeypatch, capfd):
 
 @pytest.mark.parametrize("kind", ["launch", "stage", "attempt", "done", "reduced"])
 @pytest.mark.parametrize("stage", ["histograms", "posterior", "components"])
-def test_a_flipped_bit_in_the_ledger_is_reported_and_costs_only_work(
+def test_a_flipped_bit_in_the_ledger_is_refused_and_mending_it_costs_only_work(
     kind, stage, finished, bases, monkeypatch, capfd
 ):
     journal = the_journal(finished)
@@ -163,15 +162,43 @@ def test_a_flipped_bit_in_the_ledger_is_reported_and_costs_only_work(
     line[len(line) // 2] ^= 4
     lines[number] = bytes(line)
     journal.write_bytes(b"".join(lines))
-    assert finished.alone(monkeypatch) == 0
+    assert finished.alone(monkeypatch) == 2
     said = capfd.readouterr().err
     assert f"line {number + 1}" in said and journal.name in said
+    assert f"verify --mend {finished.output}" in said
+    assert [call for what in ("process", "prepare", "reduce") for call in finished.calls(what)] == []
+
+    assert main(["verify", str(finished.output), "--mend"]) == 4
+    assert main(["verify", str(finished.output)]) == 0
+    assert finished.alone(monkeypatch) == 0
     counts = {"launch": 0, "attempt": 0, "reduced": 0, "done": 1}
     units = len([call for call in finished.calls() if call["stage"] == stage])
     assert units == counts.get(kind, units)
     assert kind != "stage" or units == 12
     assert {call["stage"] for call in finished.calls()} <= {stage}
     assert differing(results(finished.output), results(bases["finished"].output)) == []
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["readable", "unreadable"])
+def test_a_lost_opening_line_does_not_revive_an_older_configuration(read, finished, monkeypatch):
+    expected = results(finished.output)
+    assert finished.alone(monkeypatch, "--update", "--set", "nanoparticles.halo_pad=10") == 0
+    journal = max((finished.output / JOURNALS).glob("*.jsonl"))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    opening = [i for i, line in enumerate(lines) if b'"k":"stage"' in line]
+    assert len(opening) >= 3, "background and all that hangs on it"
+    for i in opening:
+        lines[i] = lines[i].replace(b'"units"', b'"unitz"') if read else b"\0" * (len(lines[i]) - 1) + b"\n"
+    journal.write_bytes(b"".join(lines))
+    assert finished.alone(monkeypatch) == 2, "refused, not taken for finished"
+    assert main(["verify", str(finished.output), "--mend"]) == 4
+    finished.forget()
+    # The older epochs fit this configuration, but their shards were written over.
+    assert finished.alone(monkeypatch) == 0
+    called = {call["stage"] for call in finished.calls()}
+    assert {"background", "posterior", "components", "masks"} <= called
+    assert ("histograms" in called) != read
+    assert differing(results(finished.output), expected) == []
 
 
 def test_a_lost_journal_costs_its_work_only(bases, tmp_path, monkeypatch):

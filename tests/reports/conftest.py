@@ -8,16 +8,10 @@ import pytest
 from scipy import ndimage
 
 from cytomill.nanoparticles.model import PARTICLES
-from cytomill.reports.data import (
-    Calibration,
-    CampaignReport,
-    DatasetReport,
-    DatasetRow,
-    ExampleSlice,
-    SetAside,
-    StageTiming,
-)
+from cytomill.reports.campaign import CampaignReport, DatasetRow
+from cytomill.reports.data import DatasetReport, ExampleSlice, SetAside, StageTiming
 from cytomill.reports.preview import PreviewDataset, PreviewReport, PreviewSlice
+from cytomill.reports.truth import Calibration
 
 BINS = np.arange(256)
 
@@ -105,6 +99,7 @@ def synthetic_dataset(depth: int = 64, side: int = 512, examples: int = 3, **cha
     p_bg = np.exp(-0.5 * ((BINS - 96) / 11) ** 2) + 2e-5 * np.exp(-0.5 * ((BINS - 100) / 24) ** 2)
     p_np = np.exp(-0.5 * ((BINS - 157) / 12) ** 2)
     p_bg, p_np = p_bg / p_bg.sum(), p_np / p_np.sum()
+    steps = 138 + 2 * np.sin(np.arange(depth) / 9)
     w_bg = 0.9917
     total = depth * 2048 * 2048
     usable = np.ones(depth, bool)
@@ -145,6 +140,8 @@ def synthetic_dataset(depth: int = 64, side: int = 512, examples: int = 3, **cha
         pi_ml=pi_ml,
         usable=usable,
         slice_shift=3 * np.sin(np.arange(depth) / 20),
+        tables=1 / (1 + np.exp(-(BINS - steps[:, None]) / 4)),
+        load=0.0079,
         posterior_th=0.5,
         examples=[
             ExampleSlice(z, *synthetic_slice(side, 90, z))
@@ -156,7 +153,12 @@ def synthetic_dataset(depth: int = 64, side: int = 512, examples: int = 3, **cha
         calibration=Calibration(
             np.linspace(0.05, 0.95, 10),
             np.linspace(0.05, 0.95, 10) ** 1.1,
-            np.geomspace(1e7, 1e4, 10).astype(int),
+            np.geomspace(1e7, 500, 10).astype(int),
+            threshold=0.5,
+            dice=0.953,
+            precision=0.961,
+            recall=0.945,
+            true_load=0.0081,
         ),
         campaign="gold uptake, January",
         campaign_link="../index.html",
@@ -174,13 +176,14 @@ def synthetic_campaign(**changes) -> CampaignReport:
             "finished",
             "HeLa-AuNP-24h/report.html",
             1874,
-            0.0083,
+            0.0079,
             0.121,
             (64, 2048, 2048),
             (50.0, 10.0, 10.0),
             2,
             0,
             47.0,
+            0.0083,
         ),
         DatasetRow(
             "HeLa-AuNP-4h",
@@ -196,6 +199,8 @@ def synthetic_campaign(**changes) -> CampaignReport:
             0,
             0,
             44.0,
+            0.0019,
+            False,
         ),
         DatasetRow(
             "HeLa-control",

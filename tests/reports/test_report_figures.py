@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from cytomill.reports import balance, figures, slices
-from cytomill.reports.canvas import DARK, LIGHT, Picture
-from cytomill.reports.data import Calibration, ExampleSlice, StageTiming
+from cytomill.reports import balance, calibration, figures, slices
+from cytomill.reports.canvas import DARK, LIGHT, Picture, new_figure
+from cytomill.reports.data import ExampleSlice, StageTiming
+from cytomill.reports.truth import Calibration
 
 
 def content(uri: str) -> bytes:
@@ -57,7 +58,7 @@ def test_figure_does_not_depend_on_the_users_settings(synthetic):
 
 def test_size_distribution_states_count_and_median():
     table = pd.DataFrame({"equivalent_diameter_um": [0.1, 0.2, 0.4, np.nan]})
-    assert figures.size_distribution(table).alt == "Size distribution of 3 particles, median 0.200 µm"
+    assert figures.size_distribution(table).alt == "Size distribution of 3 clusters, median 0.200 µm"
 
 
 def test_sizes_without_a_voxel_size_are_in_voxels():
@@ -70,13 +71,58 @@ def test_nothing_to_draw_is_none(synthetic):
     assert figures.histograms(bare) is None and figures.posterior_curve(bare) is None
     assert figures.mixing_weight(bare) is None and figures.particles_along_z(bare) is None
     assert figures.size_distribution(pd.DataFrame({"voxel_count": []})) is None
-    assert figures.calibration(Calibration(np.zeros(3), np.zeros(3), np.zeros(3, int))) is None
+    assert calibration.calibration_curve(Calibration(np.zeros(3), np.zeros(3), np.zeros(3, int))) is None
     assert balance.rank_balance([StageTiming("fit", 1, 1.0)]) is None
 
 
-def test_calibration_states_the_largest_deviation():
-    curve = Calibration(np.array([0.1, 0.5, 0.9]), np.array([0.1, 0.3, 0.0]), np.array([10, 10, 0]))
-    assert "0.200" in figures.calibration(curve).alt
+def test_calibration_states_the_largest_deviation_of_parts_with_voxels_enough():
+    predicted, observed = np.array([0.1, 0.5, 0.7, 0.9]), np.array([0.1, 0.3, 0.0, np.nan])
+    curve = Calibration(predicted, observed, np.array([10_000, 1000, 999, 0]))
+    assert "0.200" in calibration.calibration_curve(curve).alt
+    assert [row[3] for row in curve.rows] == [True, True, False]
+
+
+def test_calibration_of_too_few_voxels_has_no_largest_deviation():
+    curve = Calibration(np.array([0.1, 0.9]), np.array([0.5, 0.5]), np.array([10, 10]))
+    assert "largest deviation –" in calibration.calibration_curve(curve).alt
+
+
+def test_posterior_curve_draws_the_tables_that_were_applied(synthetic):
+    report = synthetic.dataset(side=32, examples=0)
+    least, most = (
+        np.flatnonzero(report.usable)[f(report.pi_map[report.usable])] for f in (np.argmin, np.argmax)
+    )
+    rows = {name: (z, table) for name, z, table in figures.posterior_rows(report)}
+    assert rows["least"][0] == least and rows["most"][0] == most
+    for z, table in rows.values():
+        assert np.array_equal(table, report.tables[z])
+    drawn = figures.posterior_curve(report)
+    assert f"{least} (least load)" in drawn.alt
+    changed = report.tables.copy()
+    changed[most] *= 0.5
+    report.tables = changed
+    assert figures.posterior_curve(report).light != drawn.light
+
+
+def test_drift_of_a_dark_stack_is_told_in_its_own_words(synthetic):
+    bright, dark = (
+        figures.mixing_weight(synthetic.dataset(side=32, examples=0, polarity=p)) for p in ("bright", "dark")
+    )
+    assert "brighter (+) or darker (−)" in bright.caption and "darker (+) or brighter (−)" in dark.caption
+
+
+def test_posterior_of_a_single_slice_is_one_line(synthetic):
+    rows = figures.posterior_rows(synthetic.dataset(depth=1, side=32, examples=0))
+    assert [(name, z) for name, z, _ in rows] == [("median", 0)]
+
+
+def test_threshold_at_the_end_of_the_scale_is_not_drawn(synthetic):
+    both = figures.histograms(synthetic.dataset(side=32, examples=0))
+    one = figures.histograms(synthetic.dataset(side=32, examples=0, th_high=256))
+    assert "high threshold at 140" in both.alt and "high" not in one.alt and "low threshold at 129" in one.alt
+    assert content(both.light).count(LIGHT["threshold"].encode()) > content(one.light).count(
+        LIGHT["threshold"].encode()
+    )
 
 
 @pytest.mark.parametrize("ranks", [1, 3, 200])
@@ -87,6 +133,14 @@ def test_rank_balance_for_any_number_of_ranks(ranks):
     assert len(picture.light) < 200_000
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 5, 7, 200])
+def test_rank_axis_has_ticks_at_ranks_that_exist(ranks):
+    _, (ax,) = new_figure(3, 2)
+    balance.draw_stage(ax, StageTiming("posterior", 4, 2.0, [1.0] * ranks))
+    ticks = ax.get_xticks()
+    assert len(ticks) and set(ticks) <= set(range(ranks)) and ticks[0] == 0
+
+
 def test_slice_of_any_size_is_shown_within_bounds():
     for shape in ((1, 1), (7, 300), (720, 720), (721, 500), (5000, 3001)):
         example = ExampleSlice(
@@ -95,7 +149,8 @@ def test_slice_of_any_size_is_shown_within_bounds():
         panels = slices.slice_panels(example, (50.0, 10.0, 10.0))
         assert len(panels.whole) == 3 and len(panels.detail) in (0, 3)
         for picture in panels.whole + panels.detail:
-            assert max(picture.width, picture.height) <= slices.DISPLAY_PIXELS
+            strip = 60
+            assert picture.width <= slices.DISPLAY_PIXELS >= picture.height - strip
             assert pixels(picture).shape[:2] == (picture.height, picture.width)
 
 
@@ -138,8 +193,14 @@ def test_scale_bar_is_a_round_length_that_fits():
 def test_scale_bar_has_the_length_it_says():
     picture = slices.grey_picture(np.full((600, 600), 0.5), "x", pixel_nm=10.0)
     white = np.all(pixels(picture) == 255, axis=-1)
-    longest = max(np.count_nonzero(row) for row in white)
+    longest = max(len(run) for row in white for run in "".join("01"[int(v)] for v in row).split("0"))
     assert longest == round(slices.scale_bar_nm(6000.0) / 10.0) == 100
+
+
+def test_scale_bar_covers_nothing_of_the_picture():
+    plain = slices.grey_picture(np.full((300, 300), 0.5), "x")
+    barred = slices.grey_picture(np.full((300, 300), 0.5), "x", pixel_nm=10.0)
+    assert barred.height > 300 and np.array_equal(pixels(barred)[:300], pixels(plain))
 
 
 def test_no_voxel_size_no_scale_bar():

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from cytomill.nanoparticles.model import FLAGGED, NO_PARTICLES
-from cytomill.reports.data import DatasetRow, ExampleSlice, SetAside
+from cytomill.reports.campaign import DatasetRow
+from cytomill.reports.data import ExampleSlice, SetAside
 from cytomill.reports.html import page_link, provenance_lines, render_campaign, render_dataset, top_particles
 from cytomill.reports.preview import render_preview
+from cytomill.reports.quantities import percent_text
 
 HOSTILE = '<script>alert("1")</script> $x_{$ [red] & "q"'
 
@@ -50,7 +52,7 @@ class Page(HTMLParser):
 
     @property
     def words(self):
-        return " ".join(" ".join(self.text).split())
+        return " ".join(" ".join(self.text).split())  # narrow spaces become plain ones too
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_dataset_page_has_every_section(dataset_html):
     parsed = Page(dataset_html)
     assert parsed.ids >= {"headline", "examples", "fit", "particles", "timings", "set-aside", "provenance"}
     words = parsed.words
-    assert "1 874" in words and "The 20 largest of 1 874 particles" in words
+    assert "1 874" in words and "The 20 largest of 1 874 clusters" in words
     assert "HeLa-AuNP-24h/tables/particles.parquet" in words
     assert "0123456789abcdef" in words and "estimator" in words
     for stage in ("slice histograms", "background", "fit", "posterior", "labels", "measurements"):
@@ -97,11 +99,50 @@ def test_dataset_page_has_every_section(dataset_html):
         "Particle share",
         "Calibration curve",
         "Size distribution",
-        "Particle centres",
+        "Centres of clusters",
         "Busy and idle",
         "Labels outlined",
     ):
         assert figure in alts
+
+
+def test_load_and_labelled_share_are_both_said(synthetic, dataset_html, campaign_html):
+    share = percent_text(synthetic.dataset(side=32, examples=0).labelled_share).replace("\u202f", " ")
+    words = Page(dataset_html).words
+    assert "Particle load 0.790 %" in words
+    assert f"Labelled share after closing: {share}" in words
+    words = Page(campaign_html).words
+    assert "0.790 %" in words and "0.830 %" in words
+
+
+def test_truth_has_a_section_of_its_own_only_where_it_is_known(synthetic, dataset_html):
+    parsed = Page(dataset_html)
+    assert "truth" in parsed.ids and "Against the known truth" in parsed.words
+    assert "Dice 0.953" in parsed.words and 'class="few"' in dataset_html
+    unknown = Page(render_dataset(synthetic.dataset(side=32, examples=0, calibration=None)))
+    assert "truth" not in unknown.ids and "known truth" not in unknown.words
+
+
+def test_fit_that_did_not_converge_wears_no_green_badge(synthetic, campaign_html):
+    summary = {"w_bg": 0.99, "nll": 3.8, "nit": 500, "converged": False}
+    html = render_dataset(synthetic.dataset(side=32, examples=0, summary=summary))
+    assert "badge good" not in html and "fit not converged" in Page(html).words
+    assert "fit not converged" in Page(campaign_html).words
+
+
+def test_limit_at_the_end_of_the_scale_is_not_mentioned(synthetic):
+    html = render_dataset(synthetic.dataset(side=32, examples=0, th_high=256))
+    assert "lie above bin 129 ." in Page(html).words.replace("129.", "129 .")
+    assert "256" not in Page(html).words.split("iterations", 1)[1].split("Grey:", 1)[0]
+
+
+def test_bins_of_16_bit_and_of_dark_stacks_are_explained(synthetic):
+    plain = Page(render_dataset(synthetic.dataset(side=32, examples=0))).words
+    assert "grey levels" not in plain and "backwards" not in plain
+    changes = {"dtype": "uint16", "grey_levels": (3000, 18_359), "polarity": "dark"}
+    words = Page(render_dataset(synthetic.dataset(side=32, examples=0, **changes))).words
+    assert "grey levels 3 000 to 18 359 of the uint16 stack" in words and "60.0 grey levels each" in words
+    assert "darker than tissue" in words and "backwards" in words
 
 
 def test_campaign_page_has_every_section(campaign_html):
@@ -183,7 +224,7 @@ def test_stack_without_particles(synthetic):
     )
     parsed = Page(render_dataset(report))
     assert "No particles were labelled" in parsed.words
-    assert report.load == 0.0 and "0 %" in parsed.words
+    assert report.labelled_share == 0.0
     assert "Size distribution" not in " ".join(parsed.alts)
 
 
@@ -192,7 +233,7 @@ def test_every_slice_set_aside(synthetic):
     parsed = Page(render_dataset(report))
     assert "64 left out by the fit" in parsed.words
     assert any("no slice used; 64 set aside" in alt for alt in parsed.alts)
-    assert report.load is None
+    assert report.labelled_share is None
 
 
 def test_one_slice(synthetic):
@@ -260,10 +301,10 @@ def test_row_of_a_dataset_says_what_its_page_says(synthetic):
     assert row.median_diameter_um == pytest.approx(report.particles["equivalent_diameter_um"].median())
 
 
-def test_load_counts_only_slices_that_took_part(synthetic):
+def test_labelled_share_counts_only_slices_that_took_part(synthetic):
     report = synthetic.dataset(side=32, examples=0)
     expected = report.particles["voxel_count"].sum() / (62 * 2048 * 2048)
-    assert report.load == pytest.approx(expected)
+    assert report.labelled_share == pytest.approx(expected)
 
 
 def test_largest_particles_come_first_and_ties_by_label(synthetic):

@@ -10,6 +10,11 @@ from cytomill.runtime import devices
 from cytomill.runtime.ranks import SoloWorld
 
 
+@pytest.fixture(autouse=True)
+def no_binding_left(monkeypatch):
+    monkeypatch.setattr(devices, "_bound", None)
+
+
 def deal(local_size, count, visible=None):
     return [devices.choose_device(r, local_size, count, visible) for r in range(local_size)]
 

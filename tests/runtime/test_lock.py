@@ -1,5 +1,6 @@
 """Promises of the campaign lock: one launch at a time, a dead owner's lock is taken over, once."""
 
+import errno
 import json
 import os
 import subprocess
@@ -184,6 +185,45 @@ def test_the_heart_beats_by_itself_and_stops_with_the_release(tmp_path):
     assert path.read_text().splitlines()[0] == before.splitlines()[0]
     lock.release()
     assert not any(thread.name == "campaign lock" for thread in threading.enumerate())
+
+
+@pytest.fixture
+def failing_disk(monkeypatch):
+    """A list; while it holds anything, no heartbeat reaches the file."""
+    failing, pwrite = [], os.pwrite
+
+    def write(*arguments):
+        if failing:
+            raise OSError(errno.EIO, "Input/output error")
+        return pwrite(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", write)
+    return failing
+
+
+def test_a_heartbeat_that_fails_now_and_then_ends_nothing(tmp_path, failing_disk, monkeypatch, caplog):
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: ended.append(arguments.exc_type))
+    lock = CampaignLock(tmp_path, "1", period_s=0.2)
+    lock.acquire()
+    failing_disk.append(True)
+    wait_for(lambda: "Input/output error" in caplog.text, timeout=5)
+    failing_disk.clear()
+    before = (tmp_path / "campaign.lock").read_text()
+    wait_for(lambda: (tmp_path / "campaign.lock").read_text() != before, timeout=5)
+    lock.release()
+    assert ended == []
+
+
+def test_without_any_heartbeat_the_job_ends_before_its_lock_is_taken(tmp_path, failing_disk, monkeypatch):
+    ended = []
+    monkeypatch.setattr(threading, "excepthook", lambda arguments: ended.append(arguments.exc_type))
+    lock = CampaignLock(tmp_path, "1", period_s=0.05)
+    lock.acquire()
+    failing_disk.append(True)
+    wait_for(lambda: ended, timeout=5)
+    assert ended == [OSError]
+    lock.release()
 
 
 def test_without_hard_links_the_lock_is_still_exclusive(tmp_path, monkeypatch):

@@ -20,6 +20,21 @@ def no_launcher(monkeypatch):
             monkeypatch.delenv(name)
 
 
+def test_as_many_files_as_the_system_allows_may_be_open():
+    done = mpirun(
+        0,
+        """
+        import resource
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(64, hard), hard))
+        from cytomill.runtime import startup
+        startup.prepare_process()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def cores(monkeypatch, mine, parents):
     affinity = {0: set(range(mine)), os.getppid(): set(range(parents))}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: affinity[pid])

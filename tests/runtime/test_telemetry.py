@@ -115,6 +115,39 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_one_at_the_end(monkeypa
     assert stream.getvalue().splitlines()[3:] == [last]
 
 
+class Broken(io.StringIO):
+    """A stream whose reader has gone; `writes` counts the attempts."""
+
+    def __init__(self, error, terminal):
+        super().__init__()
+        self.error, self.terminal, self.writes = error, terminal, 0
+
+    def isatty(self):
+        return self.terminal
+
+    def write(self, text):
+        self.writes += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("closed file")])
+def test_a_stream_that_nobody_reads_ends_no_work(error, terminal):
+    stream = Broken(error, terminal)
+    progress = Progress(4, "labels", stream)
+    progress.close()
+    tried = stream.writes
+    progress.update(2)
+    progress.close()
+    assert tried >= 1 and stream.writes == tried
+    closed = io.StringIO()
+    closed.close()
+    for nowhere in (closed, None):
+        with pytest.MonkeyPatch.context() as patches:
+            patches.setattr("sys.stderr", None)
+            Progress(4, "labels", nowhere).close()
+
+
 def test_a_stage_that_was_done_before_says_so():
     stream = io.StringIO()
     Progress(7, "labels", stream, done=7).close()

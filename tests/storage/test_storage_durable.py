@@ -1,10 +1,12 @@
 """Files survive a crash, and a shard that changed is noticed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import google_crc32c
 import pytest
@@ -92,6 +94,32 @@ def test_seal_syncs_files_before_the_folders_that_lead_to_them(tmp_path, monkeyp
     monkeypatch.setattr(durable.os, "fsync", record)
     seal([tmp_path / "a/c/0"], tmp_path)
     assert synced == [str(tmp_path / "a/c/0"), str(tmp_path / "a/c"), str(tmp_path / "a"), str(tmp_path)]
+
+
+def test_folders_that_are_durable_already_are_not_synced_again(tmp_path, monkeypatch):
+    root = tmp_path / "store"
+    synced = []
+    real = os.fsync
+
+    def record(descriptor):
+        synced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(root).as_posix())
+        real(descriptor)
+
+    def shard(name):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"shard")
+        synced.clear()
+        seal([path], root)
+        return sorted(synced)
+
+    monkeypatch.setattr(durable.os, "fsync", record)
+    assert shard("a/c/0/0") == [".", "a", "a/c", "a/c/0", "a/c/0/0"]
+    assert shard("a/c/0/1") == ["a/c/0", "a/c/0/1"]
+    assert shard("a/c/1/0") == ["a/c", "a/c/1", "a/c/1/0"], "the new folder is an entry of its parent"
+    shutil.rmtree(root / "a/c/1")
+    (root / "a/c/other").mkdir()  # takes the inode that is free now, on some file systems
+    assert shard("a/c/1/0") == ["a/c", "a/c/1", "a/c/1/0"], "a folder made again is a new entry"
 
 
 def test_check_names_missing_truncated_changed_and_unexpected_shards(tmp_path):

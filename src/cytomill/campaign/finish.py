@@ -106,7 +106,8 @@ def _write_dataset(state: DatasetState, report: DatasetReport) -> None:
     text = json.dumps(report.provenance, indent=1, default=str)
     write_atomic(state.folder / PROVENANCE, text.encode())
     if "mixture" in state.results:
-        save_model(state.folder / MODEL, FittedModel(state.mixture, state.binning), state.config)
+        model = FittedModel(state.mixture, state.binning, state.source.dtype.name)
+        save_model(state.folder / MODEL, model, state.config)
     write_atomic(report_path(state.folder), render_dataset(report).encode())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,8 @@ import numpy as np
 from cytomill.campaign.config import load_campaign
 from cytomill.campaign.opening import open_datasets
 from cytomill.kernels.binning import Binning, choose_binning
-from cytomill.nanoparticles.estimators import choose_polarity
+from cytomill.nanoparticles.fitting import analyse_histograms, fit_stack
+from cytomill.nanoparticles.padding import padding_of
 from cytomill.nanoparticles.posterior import stored_tables
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
 from cytomill.nanoparticles.state import DatasetState
@@ -67,27 +67,29 @@ def _sheet(state: DatasetState, count: int) -> PreviewDataset:
         sheet.notes = (f"{state.input} cannot be read by slice: convert it first (cytomill convert)",)
         return sheet
     stack = np.concatenate([state.source.read(((int(z), int(z) + 1),)) for z in chosen])
+    sampled = np.ones(len(stack), bool)
     try:
-        binning = choose_binning(slab_ranges(stack)) if stack.dtype != np.uint8 else Binning()
-        histograms = slab_histograms(stack, binning)
-        polarity, said = choose_polarity(config, histograms)
-        if polarity == "dark":
-            binning = replace(binning, reverse=True)
-            histograms = np.ascontiguousarray(histograms[:, ::-1])
-        sampled = np.ones(len(stack), bool)
-        thresholds = state.estimator.thresholds(histograms, sampled)
+        levels = choose_binning(slab_ranges(stack)) if stack.dtype != np.uint8 else Binning()
+        histograms = slab_histograms(stack, levels)
+        padding = padding_of(config, stack, levels, histograms)
+        found = analyse_histograms(config, state.estimator, levels, histograms, padding, sampled)
         backgrounds = slab_backgrounds(
-            stack, 0, binning, histograms, thresholds, config.halo_pad, config.min_size
+            stack,
+            0,
+            found.binning,
+            found.hist_slices,
+            found.thresholds,
+            config.halo_pad,
+            config.min_size,
+            found.padding,
         )
-        mixture = state.estimator.fit(histograms, backgrounds, thresholds, sampled)
-        tables = stored_tables(state.estimator.posterior(mixture, histograms).tables, "float16")
+        fitted = fit_stack(state.estimator, found, backgrounds, sampled)
     except (RuntimeError, ValueError) as error:
         sheet.notes = (str(error),)
         return sheet
-    posterior = slab_posterior(stack, binning, tables)
+    posterior = slab_posterior(stack, found.binning, stored_tables(fitted.slices.tables, "float16"))
     sheet.slices = [
         PreviewSlice(int(z), image, p.astype(np.float32)) for z, image, p in zip(chosen, stack, posterior)
     ]
-    sheet.verdict = mixture.verdict
-    sheet.notes = tuple(dict.fromkeys((*said, *mixture.notes)))
+    sheet.verdict, sheet.notes = fitted.mixture.verdict, fitted.mixture.notes
     return sheet

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
 from cytomill.runtime.numba_cache import cache_filled, warm
-from cytomill.runtime.planning import Policy, changes_sentence
+from cytomill.runtime.planning import Policy, changes_sentence, damage_sentence
 from cytomill.runtime.ranks import SoloWorld, World, connect, install_abort_hook
 from cytomill.runtime.signals import stop_reason
 from cytomill.runtime.telemetry import Telemetry
@@ -106,7 +107,9 @@ def run(source: Path, options: RunOptions) -> int:
 
 def say(text: str) -> None:
     """One line for the person who watches, on standard error."""
-    print(f"cytomill: {text}", file=sys.stderr, flush=True)
+    # Nobody may read it any more: that is no reason to end a run.
+    with suppress(OSError, ValueError):
+        print(f"cytomill: {text}", file=sys.stderr, flush=True)
 
 
 def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, str, CampaignLock | None]:
@@ -277,7 +280,10 @@ def _settle_changes(
     journal: Journal,
     options: RunOptions,
 ) -> None:
-    """Refuse changed fields before anything is touched, or write the campaign down (collective)."""
+    """Refuse a damaged ledger and changed fields, or write the campaign down (collective)."""
+    damage = world.bcast("" if ledger is None else damage_sentence(opened.campaign.output, ledger))
+    if damage:
+        raise Refused(damage)
     changes: list[str] = []
     if ledger is not None:
         changes = changed_since(opened, ledger)

@@ -34,6 +34,7 @@ def segment_stack(options: argparse.Namespace) -> int:
         border=config.border,
         zarr_chunks=config.zarr_chunks,
         closing_nm=config.closing_nm,
+        shard_shape=config.shard_shape,
     )
     for note in segmentation.notes:
         print(note)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,19 +20,16 @@ from cytomill.campaign.launches import new_launch_id
 from cytomill.campaign.opening import RESOLVED, open_datasets, stored_campaign
 from cytomill.kernels.checksum import crc32c_of
 from cytomill.reports.quantities import bytes_text, seconds_text
-from cytomill.runtime.ledger import (
+from cytomill.runtime.journals import (
     JOURNALS,
-    Journal,
     LedgerError,
-    LedgerState,
-    StageState,
     drop_damaged_lines,
-    load_arrays,
-    next_launch,
-    read_lines,
-    replay,
+    journal_files,
+    placed_lines,
 )
+from cytomill.runtime.ledger import Journal, LedgerState, StageState, load_arrays, next_launch, replay
 from cytomill.runtime.lock import CampaignLock
+from cytomill.runtime.mending import retire_lost_epochs
 from cytomill.runtime.planning import as_json
 from cytomill.storage.durable import ShardRecord, check
 from cytomill.storage.volumes import Volume
@@ -221,7 +219,7 @@ def _checked(folder: Path, progress: Progress | None, inputs: bool) -> VerifyRep
         sentence = f"{path}: the stored campaign cannot be read: {error}"
         report.problems.append(Problem(sentence, path=str(path)))
     state = replay(folder)
-    _check_journals(folder, report)
+    report.problems += _check_journals(folder, state)
     total = sum(record.size or 0 for stage in state.stages.values() for record in _records(stage))
 
     def tick() -> None:
@@ -240,12 +238,14 @@ def _records(stage: StageState) -> list[ShardRecord]:
     return [record for done in stage.done.values() for record in done.shards] + stage.files
 
 
-def _check_journals(folder: Path, report: VerifyReport) -> None:
-    for path in sorted((folder / JOURNALS).glob("*.jsonl")):
-        damaged: list[str] = []
-        for _ in read_lines(path, damaged):
-            pass
-        report.problems += [Problem(sentence, path=str(path)) for sentence in damaged]
+def _check_journals(folder: Path, state: LedgerState) -> Iterator[Problem]:
+    """Problems of the ledger itself; whatever opens no journal's file is about epochs without an opening."""
+    of_lines: list[str] = []
+    for file in journal_files(folder):
+        before = len(of_lines)
+        deque(placed_lines(file.path, of_lines), maxlen=0)
+        yield from (Problem(sentence, path=str(file.path)) for sentence in of_lines[before:])
+    yield from (Problem(sentence) for sentence in state.damaged if sentence not in of_lines)
 
 
 def _check_stage(
@@ -381,6 +381,8 @@ def _mend(folder: Path, launch: str, report: VerifyReport) -> None:
     state = replay(folder)
     journal = Journal(folder, launch, 0)
     try:
+        for dataset, stage in retire_lost_epochs(folder, state, journal):
+            report.notes.append(f"dataset {dataset}, stage {stage}: done again (its opening line is lost)")
         for dataset, stage, unit in report.units:
             journal.void(state.stages[dataset, stage].epoch, unit)
         for dataset, stage in sorted({(p.dataset, p.stage) for p in mendable if p.reduction}):

@@ -2,14 +2,19 @@
 
 # No postponed annotations here: argparse-dataclass reads the types at run time.
 import math
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from numbers import Real
 
 ESTIMATORS = ("robust", "reference")
 PI_SOLVERS = ("newton", "bounded")
 POSTERIOR_DTYPES = ("float16", "uint8")
 POLARITIES = ("auto", "bright", "dark")
 BORDERS = ("pad", "zero")
+#: Options that are whole numbers, and those that are three of them.
+WHOLE = ("max_iter", "sampling_step", "halo_pad", "min_size", "radius", "connectivity", "min_particle_size")
+WHOLE_TRIPLES = ("zarr_chunks", "downsample", "shard_shape")
 
 
 def _numbers(kind: type, count: int, default: tuple | None, help: str):
@@ -18,6 +23,13 @@ def _numbers(kind: type, count: int, default: tuple | None, help: str):
         default=default,
         metadata={"type": kind, "nargs": count, "metavar": "N", "help": help},
     )
+
+
+def _whole(name: str, value: object) -> int:
+    """`value` as an int; ValueError where it is no whole number."""
+    if isinstance(value, (bool, str)) or not isinstance(value, Real) or value != value // 1:
+        raise ValueError(f"{name} must be a whole number, found {value!r}")
+    return int(value)
 
 
 def _require(holds: bool, name: str, expected: str, found: object) -> None:
@@ -97,11 +109,12 @@ class NanoparticleSegConfig:
 
     def __post_init__(self) -> None:
         self.beta_params = tuple(float(v) for v in self.beta_params)
-        self.zarr_chunks = tuple(int(v) for v in self.zarr_chunks)
-        self.downsample = tuple(int(v) for v in self.downsample)
         self.downsample_sigma = tuple(float(v) for v in self.downsample_sigma)
-        if self.shard_shape is not None:
-            self.shard_shape = tuple(int(v) for v in self.shard_shape)
+        for name in WHOLE:
+            setattr(self, name, _whole(name, getattr(self, name)))
+        for name in WHOLE_TRIPLES:
+            if getattr(self, name) is not None:
+                setattr(self, name, tuple(_whole(name, v) for v in getattr(self, name)))
         if self.model_name is None:
             self.model_name = f"nps-{datetime.now():%Y%m%d-%H%M%S}"
         if self.posterior_th is None:
@@ -120,6 +133,10 @@ class NanoparticleSegConfig:
             if getattr(self, name) not in choices:
                 listed = ", ".join(map(str, choices))
                 raise ValueError(f"{name} must be one of {listed}; found {getattr(self, name)!r}")
+        if self.model_name in (".", "..") or not re.fullmatch(r"[^/\\\x00-\x1f]+", str(self.model_name)):
+            raise ValueError(
+                f"model_name must be a folder's name without path separators, found {self.model_name!r}"
+            )
         for name, least in (
             ("max_iter", 1),
             ("sampling_step", 1),

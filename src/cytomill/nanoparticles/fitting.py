@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from cytomill.kernels.binning import Binning, choose_binning
+from cytomill.kernels.binning import Binning
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.estimators import choose_polarity, judge_stack
 from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
@@ -59,19 +58,6 @@ class FittedStack:
 
     mixture: Mixture
     slices: SlicePosterior
-
-
-def binning_of(dtype: Any, ranges: np.ndarray | None) -> Binning:
-    """Bins before the polarity is known: the pixels themselves, or chosen from a 16-bit stack's levels.
-
-    Parameters
-    ----------
-    dtype : dtype-like
-        Type of the pixels.
-    ranges : (Z, 6) int64 ndarray or None
-        Levels of the slices, which 16-bit stacks have.
-    """
-    return Binning() if np.dtype(dtype) == np.uint8 or ranges is None else choose_binning(ranges)
 
 
 def analyse_histograms(

@@ -13,8 +13,8 @@ from cytomill.kernels.binning import Binning, choose_binning
 from cytomill.kernels.blocks import grid
 from cytomill.kernels.checksum import crc32c_of
 from cytomill.nanoparticles.downsample import downsample_slab, source_slices
-from cytomill.nanoparticles.estimators import choose_polarity
-from cytomill.nanoparticles.posterior import stored_tables
+from cytomill.nanoparticles.fitting import analyse_histograms, fit_stack
+from cytomill.nanoparticles.padding import padding_of
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
 from cytomill.nanoparticles.state import (
     ENCODED_POSTERIOR,
@@ -23,8 +23,8 @@ from cytomill.nanoparticles.state import (
     SLAB_BYTES,
     DatasetState,
     digest_of,
+    histograms_to_arrays,
     mixture_to_arrays,
-    text_array,
 )
 from cytomill.runtime.arrays import digest
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
@@ -123,7 +123,7 @@ class ConvertStage(NanoparticleStage):
         shape = self.state.shape
         return [Unit(0, tuple((0, n) for n in shape), float(prod(shape)))]
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         shape, dtype = self.state.shape, self.state.source.dtype
         _, shards = self.state.layout_of(shape, dtype)
         layer = (min(shards[0], shape[0]), *shape[1:])
@@ -152,7 +152,7 @@ class GreyLevelStage(SlabStage):
     def requires(self) -> Sequence[str]:
         return () if self.state.source.region_readable else ("convert",)
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         return self.slice_memory_bytes(0) + 2**21
 
     def process(self, unit: Unit) -> UnitOutput:
@@ -190,38 +190,33 @@ class HistogramStage(SlabStage):
     def requires(self) -> Sequence[str]:
         return () if self.state.source.region_readable else ("convert",)
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         return self.slice_memory_bytes(0 if self.levels.is_identity else 1)
 
     def process(self, unit: Unit) -> UnitOutput:
-        histograms, checksums = [], []
+        state = self.state
+        histograms, padding, checksums = [], [], []
         for _, slab in self.slabs(unit):
             checksums += [crc32c_of(image) for image in slab]
-            histograms.append(slab_histograms(self.state.device.put(slab), self.levels))
+            histograms.append(slab_histograms(state.device.put(slab), self.levels))
+            padding.append(padding_of(state.config, slab, self.levels, histograms[-1]))
             del slab  # before the next is read
         return UnitOutput(
-            {"hist_slices": np.concatenate(histograms), "crc32c": np.array(checksums, np.int64)}
+            {
+                "hist_slices": np.concatenate(histograms),
+                "padding": np.concatenate(padding),
+                "crc32c": np.array(checksums, np.int64),
+            }
         )
 
     def reduce(self, partials: Arrays) -> Arrays:
-        histograms = partials["hist_slices"]
-        polarity, said = choose_polarity(self.state.config, histograms)
-        reverse = polarity == "dark"
-        if reverse:
-            histograms = np.ascontiguousarray(histograms[:, ::-1])
+        state = self.state
+        counted = (self.levels, partials["hist_slices"], partials["padding"])
         try:
-            found = self.state.estimator.thresholds(histograms, self.state.sampled)
+            stack = analyse_histograms(state.config, state.estimator, *counted, state.sampled)
         except ValueError as error:
             raise DatasetRefused(f"dataset {self.dataset}: {error}") from error
-        shift = {} if found.slice_shift is None else {"slice_shift": found.slice_shift}
-        return shift | {
-            "hist_slices": histograms,
-            "crc32c": partials["crc32c"],
-            "binning": np.array([self.levels.low, self.levels.high, reverse], np.int64),
-            "thresholds": np.array([found.th_low, found.th_high], np.int64),
-            "usable": found.usable.astype(np.uint8),
-            "notes": text_array((*said, *found.notes)),
-        }
+        return histograms_to_arrays(stack) | {"crc32c": partials["crc32c"]}
 
 
 class BackgroundStage(SlabStage):
@@ -239,23 +234,23 @@ class BackgroundStage(SlabStage):
     def requires(self) -> Sequence[str]:
         return () if self.state.source.region_readable else ("convert",)
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         return self.slice_memory_bytes(0 if self._bins_are_pixels() else 1) + 2**22
 
     def _bins_are_pixels(self) -> bool:
         """Whether pixels are used as they are; the worst is assumed while that is not known."""
-        return "histograms" in self.state.results and self.state.binning.is_identity
+        if "histograms" not in self.state.results:
+            return False
+        stack = self.state.histograms
+        return stack.binning.is_identity and not stack.padding.any()
 
     def process(self, unit: Unit) -> UnitOutput:
         state, config = self.state, self.state.config
-        histograms, thresholds = state.results["histograms"]["hist_slices"], state.thresholds
+        stack = state.histograms
+        counted = (stack.binning, stack.hist_slices, stack.thresholds)
         rows = []
         for z, slab in self.slabs(unit):
-            rows.append(
-                slab_backgrounds(
-                    slab, z, state.binning, histograms, thresholds, config.halo_pad, config.min_size
-                )
-            )
+            rows.append(slab_backgrounds(slab, z, *counted, config.halo_pad, config.min_size, stack.padding))
             del slab  # before the next is read
         return UnitOutput({"hist_bg_slices": np.concatenate(rows)})
 
@@ -285,7 +280,7 @@ class MixtureStage(NanoparticleStage):
     def units(self) -> list[Unit]:
         return []
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         return 0
 
     def process(self, unit: Unit) -> UnitOutput:
@@ -293,18 +288,15 @@ class MixtureStage(NanoparticleStage):
 
     def reduce(self, partials: Arrays) -> Arrays:
         state = self.state
-        histograms = state.results["histograms"]["hist_slices"]
+        backgrounds = state.results["background"]["hist_bg_slices"]
         try:
-            mixture = state.estimator.fit(
-                histograms, state.results["background"]["hist_bg_slices"], state.thresholds, state.sampled
-            )
-            posterior = state.estimator.posterior(mixture, histograms)
+            fitted = fit_stack(state.estimator, state.histograms, backgrounds, state.sampled)
         except (RuntimeError, ValueError) as error:
             raise DatasetRefused(f"dataset {self.dataset}: {error}") from error
-        return mixture_to_arrays(mixture) | {
-            "pi_map": posterior.pi_map,
-            "pi_ml": posterior.pi_ml,
-            "tables": stored_tables(posterior.tables, state.config.posterior_dtype),
+        return mixture_to_arrays(fitted.mixture) | {
+            "pi_map": fitted.slices.pi_map,
+            "pi_ml": fitted.slices.pi_ml,
+            "tables": fitted.slices.tables,
         }
 
 
@@ -353,7 +345,7 @@ class PosteriorStage(SlabStage):
     def check_unit_table(self, units: Sequence[Unit]) -> None:
         check_depths(units, self.shards()[0], self.state.shape[0], self.name)
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         state, dtype = self.state, np.dtype(self.state.config.posterior_dtype)
         band = (min(self.shards()[0], state.shape[0]), self.band_height(), state.shape[2])
         pixels, written = prod(band) * state.image.dtype.itemsize, prod(band) * dtype.itemsize
@@ -420,7 +412,7 @@ class DownsampleStage(NanoparticleStage):
     def check_unit_table(self, units: Sequence[Unit]) -> None:
         check_depths(units, self.shards()[0], self.state.label_shape[0], self.name)
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         state, config = self.state, self.state.config
         step = min(self.shards()[0], state.label_shape[0])
         halo = 2 * source_slices(0, 1, state.shape[0], 1, config.downsample_sigma[0])[1] - 2

@@ -90,6 +90,12 @@ def read_runs(path: Path) -> Runs:
     return Runs(**from_npz(read_checked(path)))
 
 
+def largest_block(units: Sequence[Unit], otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    """Extent along each axis of a block that holds any unit of the table; `otherwise` where it is empty."""
+    shapes = [region_shape(unit.region) for unit in units]
+    return tuple(map(max, zip(*shapes, strict=True))) if shapes else otherwise
+
+
 class ComponentStage(NanoparticleStage):
     """First pass of the labelling: threshold, closing and components of each block."""
 
@@ -147,8 +153,8 @@ class ComponentStage(NanoparticleStage):
                         "voxels: two ranks would write one shard; make the block a multiple of it"
                     )
 
-    def memory_bytes(self) -> int:
-        block, dtype = self.block(), self.state.config.posterior_dtype
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
+        block, dtype = largest_block(units, self.block()), self.state.config.posterior_dtype
         around = [size + 2 * halo for size, halo in zip(block, self.element.halo, strict=True)]
         return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around))
 
@@ -219,10 +225,10 @@ class MaskStage(NanoparticleStage):
             units.append(Unit(i, region, float(prod(region_shape(region)))))
         return units
 
-    def memory_bytes(self) -> int:
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
         state = self.state
         components = ComponentStage(state)
-        block, factors = components.block(), state.config.downsample
+        block, factors = largest_block(units, components.block()), state.config.downsample
         final = 4 * prod(block)
         raw = state.image.reading_bytes([n * f for n, f in zip(block, factors, strict=True)])
         return max(

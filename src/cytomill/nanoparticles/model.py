@@ -115,8 +115,9 @@ class SlicePosterior:
         MAP mixing weight of particles under the Beta prior.
     pi_ml : (Z,) float64 ndarray
         The same without the prior.
-    tables : (Z, 256) float16 ndarray
-        Posterior probability of being particle for each bin, rounded before any gather.
+    tables : (Z, 256) float16 or uint8 ndarray
+        Posterior probability of being particle for each bin (uint8: times 255), rounded before any
+        gather; of the configuration's ``posterior_dtype``.
     """
 
     pi_map: np.ndarray

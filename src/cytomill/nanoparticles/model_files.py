@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -16,6 +15,7 @@ import cytomill
 from cytomill.kernels.binning import Binning
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.model import Mixture
+from cytomill.runtime.arrays import npz_bytes
 from cytomill.storage.durable import make_directories, write_atomic
 
 MANIFEST = "training_manifest.json"
@@ -34,10 +34,13 @@ class FittedModel:
     ----------
     mixture : Mixture
     binning : Binning
+    dtype : str
+        Type of the pixels that it was fitted on, ``uint8`` or ``uint16``.
     """
 
     mixture: Mixture
     binning: Binning
+    dtype: str
 
 
 def save_model(directory: Path, model: FittedModel, config: NanoparticleSegConfig) -> None:
@@ -65,13 +68,12 @@ def save_model(directory: Path, model: FittedModel, config: NanoparticleSegConfi
         "cytomill": cytomill.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "config": asdict(config),
+        "dtype": model.dtype,
         "binning": asdict(model.binning),
         "mixture": rest,
     }
-    packed = io.BytesIO()
-    np.savez(packed, allow_pickle=False, **arrays)
     make_directories(directory)
-    write_atomic(directory / PARAMETERS, packed.getvalue())
+    write_atomic(directory / PARAMETERS, npz_bytes(arrays))
     write_atomic(directory / RESULTS, _json(results))
     # Last: a manifest stands for the other two.
     write_atomic(directory / MANIFEST, _json(manifest))
@@ -121,9 +123,12 @@ def load_model(directory: Path, estimator: str) -> FittedModel:
     values["notes"] = tuple(values.get("notes", ()))
     try:
         binning = Binning(**manifest["binning"])
+        dtype = str(manifest["dtype"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{directory / MANIFEST} states no binning ({error}); fit again") from error
-    return FittedModel(Mixture(**values), binning)
+        raise ValueError(
+            f"{directory / MANIFEST} states no binning and pixel type ({error}); fit again"
+        ) from error
+    return FittedModel(Mixture(**values), binning, dtype)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

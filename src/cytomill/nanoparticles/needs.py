@@ -92,7 +92,7 @@ def _needs(state: DatasetState, stage: Stage) -> StageNeeds:
         unit=tuple(stop - start for start, stop in largest),
         cost=cost,
         largest_cost=max((unit.cost for unit in units), default=0.0),
-        memory_bytes=stage.memory_bytes(),
+        memory_bytes=stage.memory_bytes(units),
         read_amplification=_amplification(state, stage),
         seconds=seconds,
         volumes=_volumes(state, stage),

@@ -28,13 +28,14 @@ from __future__ import annotations
 import numpy as np
 
 from cytomill.kernels.binning import Binning, to_bins
+from cytomill.nanoparticles.config import NanoparticleSegConfig
 
 #: Share of the frame that padding holds at least, and of the slice that is left at least.
 FRAME_SHARE, LEFT_SHARE = 0.1, 0.1
 #: In smaller slices (pixels a side) edge and inside are not told apart.
 SMALLEST_SIDE = 16
 #: Rows looked at together, so that no copy of a slice is made.
-ROWS = 64
+ROWS = 16
 
 
 def slab_padding(slab: np.ndarray, binning: Binning, hist_slices: np.ndarray) -> np.ndarray:
@@ -66,6 +67,15 @@ def slab_padding(slab: np.ndarray, binning: Binning, hist_slices: np.ndarray) ->
         if out[i].sum() > (1 - LEFT_SHARE) * counts.sum():
             out[i] = 0
     return out
+
+
+def padding_of(
+    config: NanoparticleSegConfig, slab: np.ndarray, binning: Binning, hist_slices: np.ndarray
+) -> np.ndarray:
+    """:func:`slab_padding`, or none with the reference estimator, whose definition counts every pixel."""
+    if config.estimator == "reference":
+        return np.zeros((len(slab), 2), np.int64)
+    return slab_padding(slab, binning, hist_slices)
 
 
 def _end_bins(counts: np.ndarray) -> tuple[int, int]:

@@ -8,8 +8,8 @@ histogram (any weight ``w <= min(p / p_tissue)`` fits perfectly; at fixed w the 
 water-filling ``max(p / lambda - w p_tissue, 0)``), so three assumptions make the answer unique:
 
 1. *The background's right flank is log-concave from its foot on.*  The foot (knee) is the first bin
-   after which the counts exceed the parabola laid through the log counts before it.  It replaces the
-   percentiles; beyond it the tissue is the parabola, before it what lies outside the candidates' boxes.
+   after which the counts exceed the parabola laid through the log counts before it; they never rise
+   before it.  Beyond the foot the tissue is the parabola, before it what lies outside candidates' boxes.
 2. *Light adds, and blur is symmetric.*  A voxel at signed distance d from a particle's edge receives
    Phi(d) of the particle's amplitude, and amplitudes are normal.  Four numbers (amount, mean and
    standard deviation of the amplitude, share of voxels near an edge) are fitted by Poisson likelihood
@@ -18,10 +18,9 @@ water-filling ``max(p / lambda - w p_tissue, 0)``), so three assumptions make th
    the others are rim, voxels of the background.  Without this no histogram can say where an edge is.
 
 The ratio of particle to background is made monotone from the background's mode upwards and zero below
-it; posteriors below 2**-10 are zero.  A slice's posterior is ``E S``: E, the probability that a voxel is brightened, from the slice's own
-weight; S, that a brightened voxel is particle rather than rim, common to the stack.  The weight is
-solved on the histogram whose bins up to the foot are merged into one, so that a slice richer in bright
-tissue gets no particles for it.
+it; posteriors below 2**-10 are zero.  A slice's posterior is ``E S``: E, the probability that a voxel is
+brightened, from the slice's own weight; S, that it is then particle rather than rim, common to the stack.
+The weight is solved on the histogram with the bins up to the foot merged into one: bright tissue adds none.
 
 Slices that are blank, constant or saturated are set aside.  Drift of brightness moves tissue and
 particles together; it is measured at the ends of the tissue's histogram, and left alone below a root
@@ -30,8 +29,8 @@ mean square of 1.25 bins, where a change of tissue looks the same.
 Verdicts
 --------
 "no particles": the counts beyond the foot do not exceed the tissue's.  "flagged: no separate mode":
-they do, but they fall without a valley (bright tissue, charging, a few dim particles), or the upper
-mode is too large for particles; intensity cannot decide, and every posterior is zero.
+they do, but they fall without a valley (bright tissue, charging, a few dim particles), or all of them are
+saturated, or the upper mode is too large for particles.  Intensity cannot decide: posteriors are zero.
 
 Limits
 ------
@@ -64,6 +63,7 @@ from cytomill.nanoparticles.model import (
 from cytomill.nanoparticles.posterior import round_posterior
 from cytomill.nanoparticles.robust_shape import (
     BINS,
+    LONE_RISE_SIGMAS,
     MODE_SIGMAS,
     Flank,
     fill_comb,
@@ -81,6 +81,9 @@ FEWEST_VOXELS, SMALLEST_SHARE = 100, 1e-5
 LEAST_POSTERIOR = 2.0**-10
 #: Largest share of a stack that is believed to be particles.
 LARGEST_SHARE = 0.25
+#: Saturated voxels that the flank does not explain are noted above this share: 16-bit stacks are binned
+#: so that up to 1e-4 saturate.
+SATURATED_SHARE = 5e-4
 #: The flank is followed this many bins further outside the candidates' boxes than in the whole stack.
 FURTHER = 10
 
@@ -96,12 +99,17 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
 
     Returns
     -------
-    verdict : str
-    sentence : str
+    verdict, sentence : str
     """
     beyond = counts[flank.knee + 1 : BINS - 1]
     excess = float(np.maximum(beyond - flank.tail[flank.knee + 1 : BINS - 1], 0.0).sum())
     least = max(FEWEST_VOXELS, SMALLEST_SHARE * counts.sum())
+    unexplained = flank.ended and excess >= least
+    if not unexplained and _saturated(counts, flank) > SATURATED_SHARE * counts.sum():
+        return FLAGGED, (
+            f"flagged: no separate mode; {counts[-1]:.0f} voxels lie in the last bin and may be particles, "
+            "bright tissue or padding: acquire or export the stack without saturation, crop padding"
+        )
     if not flank.ended:
         return NO_PARTICLES, "no particles: the background's right flank explains the histogram to its end"
     if excess < least:
@@ -110,11 +118,11 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
             f"flank does not explain; {least:.0f} would be a finding"
         )
     rise, _ = find_rise(beyond, flank.ripple)
-    if rise < MODE_SIGMAS:
+    if rise < (LONE_RISE_SIGMAS if flank.recovered else MODE_SIGMAS):
         return FLAGGED, (
             f"flagged: no separate mode; {excess:.0f} voxels exceed the background's flank beyond "
-            f"bin {flank.knee}, but they fall without a valley, so intensity alone cannot tell particles "
-            "from bright tissue"
+            f"bin {flank.knee}, but no clear valley lies before them, so intensity alone cannot tell "
+            "particles from bright tissue"
         )
     if excess > LARGEST_SHARE * counts.sum():
         return FLAGGED, (
@@ -124,6 +132,13 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
     return PARTICLES, (
         f"particles: a separate mode beyond bin {flank.knee}, {excess / counts.sum():.3%} of the voxels"
     )
+
+
+def _saturated(counts: np.ndarray, flank: Flank) -> float:
+    """Voxels of the last bin, less three times what the flank would leave there and beyond."""
+    before, at = flank.tail[-2:]
+    due = at / (1.0 - at / before) if at < before else at
+    return float(counts[-1] - 3.0 * due)
 
 
 def _knee_of(hist: np.ndarray) -> int:
@@ -142,7 +157,7 @@ def guess_polarity(hist_slices: np.ndarray) -> tuple[str, str]:
     -------
     polarity : {"bright", "dark"}
     sentence : str
-        What was found, for the log and the report.
+        For the log and the report.
     """
     found = {}
     for polarity, rows in (("bright", hist_slices), ("dark", hist_slices[:, ::-1])):
@@ -257,8 +272,9 @@ class RobustEstimator:
         if verdict != PARTICLES:
             return self._nothing(common, verdict, (*notes, sentence))
         background, knee = _background(counts, outside, flank)
-        # Slices brighter than the stack saturate before its last bin.
+        # Slices brighter than the stack saturate before its last bin, rescaled stacks in the last two in use.
         top = BINS - 1 - int(np.ceil(max(float(shift[taken].max()), 0.0)))
+        top = min(top, int(np.flatnonzero(counts)[-1]) - 1) if counts[-1] == 0 else top
         light, amount, deviance, nit, converged = fit_light(counts, background, knee, top)
         if not converged:
             notes += ("the fit of the particles' light did not converge; its last step is used",)

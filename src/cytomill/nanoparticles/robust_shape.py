@@ -16,8 +16,8 @@ WINDOW_SHARE, WINDOW_LEAST, WINDOW_MOST = 0.3, 6, 32
 #: these many voxels there are no stragglers.
 FEWEST_AHEAD, FEWEST_LEFT = 25.0, 20.0
 #: A separate mode rises above the valley before it by this many standard deviations, in a window of one of
-#: these widths (bins).
-MODE_SIGMAS, MODE_WIDTHS = 3.0, (4, 6, 8, 12, 16, 24, 36)
+#: these widths (bins); by more where nothing but the rise itself speaks for a foot.
+MODE_SIGMAS, LONE_RISE_SIGMAS, MODE_WIDTHS = 3.0, 5.0, (4, 6, 8, 12, 16, 24, 36)
 #: Straight-edge profile: distances from the edge in units of the blur.  Particles are a few voxels wide,
 #: so that this band holds most of what they brighten, at least EDGE_LEAST.
 EDGE_REACH = 3.5
@@ -53,6 +53,8 @@ class Flank:
         Relative scatter of the counts beyond Poisson's, see :func:`ripple_of`.
     ended : bool
         Whether counts beyond the knee exceed the extrapolation.
+    recovered : bool
+        Whether only a rise further on showed where the knee is.
     """
 
     mode: int
@@ -60,6 +62,7 @@ class Flank:
     tail: np.ndarray
     ripple: float
     ended: bool
+    recovered: bool = False
 
 
 def fill_comb(hist: np.ndarray) -> np.ndarray:
@@ -214,12 +217,13 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
             break
     rise, valley = find_rise(counts[start : BINS - 1], ripple)
     before = [candidate for candidate in trail if candidate[1] <= start + valley]
-    if rise >= MODE_SIGMAS and start + valley < knee and before:
+    recovered = bool(rise >= MODE_SIGMAS and start + valley < knee and before)
+    if recovered:
         _, knee, fit = max(before, key=lambda candidate: candidate[0])
         ended = True
     x = np.arange(knee + 1, BINS) - float(knee)
     tail[knee + 1 :] = np.exp(np.minimum(fit[0] + fit[1] * x + fit[2] * x * x, log[mode]))
-    return Flank(mode, knee, tail, ripple, ended)
+    return Flank(mode, knee, tail, ripple, ended, recovered)
 
 
 @dataclass(frozen=True)

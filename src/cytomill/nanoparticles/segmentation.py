@@ -8,7 +8,7 @@ are read and written slab by slab.  A campaign runs the same functions under MPI
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,17 @@ from cytomill.nanoparticles.downsample import (
     downsampled_voxel_size_nm,
     source_slices,
 )
-from cytomill.nanoparticles.estimators import choose_polarity, make_estimator
+from cytomill.nanoparticles.estimators import make_estimator
+from cytomill.nanoparticles.fitting import analyse_histograms, apply_mixture, fit_stack
 from cytomill.nanoparticles.labels import label_unit, merge_blocks, paint_unit
 from cytomill.nanoparticles.layout import open_array, output_layout, slab_depth
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Mixture, SlicePosterior
 from cytomill.nanoparticles.model_files import FittedModel, load_model, save_model
-from cytomill.nanoparticles.posterior import stored_tables
+from cytomill.nanoparticles.padding import padding_of
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
 from cytomill.storage.stores import (
     StoredArray,
-    default_shards,
-    fit_chunks,
     open_store,
     parse_spacing,
     spacing_name,
@@ -59,6 +58,8 @@ class NanoparticleSegmentation:
         Mixing weights and tables of the slices of the stack.
     binning : Binning
         How pixels became bins.
+    dtype : str
+        Type of the pixels that the model was fitted on.
     notes : tuple of str
         What was decided on the way, as sentences.
     """
@@ -67,6 +68,7 @@ class NanoparticleSegmentation:
         self.config = config
         self.estimator = make_estimator(config)
         self.binning = Binning()
+        self.dtype = ""
         self.mixture: Mixture | None = None
         self.slices: SlicePosterior | None = None
 
@@ -159,37 +161,48 @@ class NanoparticleSegmentation:
         config = self.config
         with self._images() as volume:
             binning = Binning()
-            if volume.dtype == np.uint16:
+            if volume.dtype != np.uint8:
                 binning = choose_binning(self._rows(volume, lambda _, slab: slab_ranges(slab)))
-            hist_slices = self._rows(volume, lambda _, slab: slab_histograms(slab, binning))
-            polarity, notes = choose_polarity(config, hist_slices)
-            if polarity == "dark":
-                # Reversing the bins reverses their counts.
-                binning = replace(binning, reverse=True)
-                hist_slices = np.ascontiguousarray(hist_slices[:, ::-1])
+            counted = self._count(volume, binning)
             sampled = sampled_slices(volume.shape[0], config.sampling_step)
-            thresholds = self.estimator.thresholds(hist_slices, sampled)
-            self._say(f"th_low = {thresholds.th_low}, th_high = {thresholds.th_high}")
+            stack = analyse_histograms(config, self.estimator, *counted, sampled)
+            self._say(f"th_low = {stack.thresholds.th_low}, th_high = {stack.thresholds.th_high}")
             hist_bg_slices = self._rows(
                 volume,
                 lambda first, slab: slab_backgrounds(
-                    slab, first, binning, hist_slices, thresholds, config.halo_pad, config.min_size
+                    slab,
+                    first,
+                    stack.binning,
+                    stack.hist_slices,
+                    stack.thresholds,
+                    config.halo_pad,
+                    config.min_size,
+                    stack.padding,
                 ),
             )
-        mixture = self.estimator.fit(hist_slices, hist_bg_slices, thresholds, sampled)
-        self.binning = binning
-        self.mixture = replace(mixture, notes=notes + mixture.notes)
-        self.slices = self.estimator.posterior(mixture, hist_slices)
+            self.dtype = volume.dtype.name
+        fitted = fit_stack(self.estimator, stack, hist_bg_slices, sampled)
+        self.binning, self.mixture, self.slices = stack.binning, fitted.mixture, fitted.slices
         for note in self.mixture.notes:
             self._say(note)
-        self._say(f"{mixture.verdict}: {mixture.summary_fit}")
+        self._say(f"{self.mixture.verdict}: {self.mixture.summary_fit}")
         return self
+
+    def _count(self, volume: Volume, binning: Binning) -> tuple[Binning, np.ndarray, np.ndarray]:
+        """The binning, the slices' histograms and their padding, in one pass."""
+        histograms, padding = [], []
+        for _, slab in volume.slabs(slab_depth(volume)):
+            rows = slab_histograms(slab, binning)
+            histograms.append(rows)
+            padding.append(padding_of(self.config, slab, binning, rows))
+        return binning, np.concatenate(histograms), np.concatenate(padding)
 
     def predict(self) -> StoredArray:
         """Write the posterior of every voxel beside the images.
 
-        A model that was loaded takes the mixing weights from the stack's own histograms.  Where the
-        configuration asks for it, the downsampled posterior is written too.
+        A model that was loaded takes the mixing weights, the slices set aside and their drift in
+        brightness from the stack's own histograms.  Where the configuration asks for it, the downsampled
+        posterior is written too.
 
         Returns
         -------
@@ -201,20 +214,21 @@ class NanoparticleSegmentation:
         RuntimeError
             If the model is neither fitted nor loaded.
         TypeError, ValueError
-            If there is no such stack, or the model does not fit it.
+            If there is no such stack, or its pixels are not of the type that the model was fitted on.
         """
         mixture = self._fitted()
         config = self.config
         with self._images() as volume:
+            if volume.dtype.name != self.dtype:
+                raise ValueError(
+                    f"the model was fitted on {self.dtype} and the stack in {config.root_path} is "
+                    f"{volume.dtype}: fit it on this stack, or convert the stack"
+                )
             if self.slices is None:
-                if len(mixture.usable) != volume.shape[0]:
-                    raise ValueError(
-                        f"the model was fitted on {len(mixture.usable)} slices and the stack in "
-                        f"{config.root_path} has {volume.shape[0]}: fit it on this stack"
-                    )
-                hist_slices = self._rows(volume, lambda _, slab: slab_histograms(slab, self.binning))
-                self.slices = self.estimator.posterior(mixture, hist_slices)
-            tables = stored_tables(self.slices.tables, config.posterior_dtype)
+                _, *counted = self._count(volume, self.binning)
+                fitted = apply_mixture(config, self.estimator, mixture, *counted)
+                self.mixture, self.slices = fitted.mixture, fitted.slices
+            tables = self.slices.tables
             posterior = self._create(config.spacing_dir, volume.shape, [f"images/{config.spacing_dir}"])
             for first in range(0, volume.shape[0], posterior.shards[0]):
                 region = ((first, min(first + posterior.shards[0], volume.shape[0])),)
@@ -277,7 +291,7 @@ class NanoparticleSegmentation:
         RuntimeError
             If the model is neither fitted nor loaded.
         """
-        save_model(Path(directory), FittedModel(self._fitted(), self.binning), self.config)
+        save_model(Path(directory), FittedModel(self._fitted(), self.binning, self.dtype), self.config)
 
     def load(self, directory: str | Path) -> NanoparticleSegmentation:
         """Read a model that :meth:`save` wrote, thresholds and summary included.
@@ -297,7 +311,8 @@ class NanoparticleSegmentation:
             If a file is missing or damaged, or the model is of another estimator.
         """
         model = load_model(Path(directory), self.config.estimator)
-        self.mixture, self.binning, self.slices = model.mixture, model.binning, None
+        self.mixture, self.binning, self.dtype = model.mixture, model.binning, model.dtype
+        self.slices = None
         return self
 
 
@@ -311,6 +326,7 @@ def label_nanoparticles(
     border: str = "pad",
     zarr_chunks: tuple[int, int, int] = (1, 1024, 1024),
     closing_nm: float | None = None,
+    shard_shape: tuple[int, int, int] | None = None,
 ) -> int:
     """Label the clusters of nanoparticles of a posterior volume.
 
@@ -337,6 +353,8 @@ def label_nanoparticles(
         Chunk of the volume written.
     closing_nm : float, optional
         Radius of the closing ball in nm, in the place of `radius`.
+    shard_shape : tuple of int, optional
+        Shard of the volume written (default: from the chunk).
 
     Returns
     -------
@@ -358,11 +376,12 @@ def label_nanoparticles(
         "min_size": min_size,
         "border": border,
     }
+    written = NanoparticleSegConfig(root_path, spacing, zarr_chunks=zarr_chunks, shard_shape=shard_shape)
     element = ball(radius) if closing_nm is None else ball(closing_nm, parse_spacing(spacing))
     with open_array(root_path, name) as posterior:
         shape = posterior.shape
-        chunks = fit_chunks(shape, zarr_chunks)
-        blocks = grid(shape, default_shards(shape, np.int32, chunks))
+        chunks, shards = output_layout(written, shape, np.int32)
+        blocks = grid(shape, shards)
 
         pieces, partials = [], []
         for region in blocks:
@@ -379,6 +398,7 @@ def label_nanoparticles(
             shape,
             np.int32,
             chunks,
+            shards,
             attributes={"processing": [step], "inputs": [name]},
             overwrite=True,
         )

@@ -15,7 +15,8 @@ from cytomill.kernels.binning import Binning, slice_range, to_bins
 from cytomill.kernels.devices import on_gpu, to_host
 from cytomill.kernels.histogram import BINS, histogram_256
 from cytomill.kernels.lookup import apply_table
-from cytomill.nanoparticles.fitting import StackHistograms
+from cytomill.nanoparticles.model import Thresholds
+from cytomill.nanoparticles.padding import padding_counts
 
 
 def slab_ranges(slab: np.ndarray) -> np.ndarray:
@@ -49,7 +50,14 @@ def slab_histograms(slab: Any, binning: Binning) -> np.ndarray:
 
 
 def slab_backgrounds(
-    slab: np.ndarray, first: int, stack: StackHistograms, halo_pad: int, min_size: int
+    slab: np.ndarray,
+    first: int,
+    binning: Binning,
+    hist_slices: np.ndarray,
+    thresholds: Thresholds,
+    halo_pad: int,
+    min_size: int,
+    padding: np.ndarray | None = None,
 ) -> np.ndarray:
     """Histogram of each slice's background.
 
@@ -58,10 +66,14 @@ def slab_backgrounds(
     slab : (D, Y, X) uint8 or uint16 ndarray
     first : int
         Slice of the stack that `slab` begins with.
-    stack : StackHistograms
-        Of all slices of the stack.
+    binning : Binning
+    hist_slices : (Z, 256) int64 ndarray
+        Histograms of all slices of the stack, padding included.
+    thresholds : Thresholds
     halo_pad, min_size : int
         See :func:`cytomill.kernels.background.background_histogram`.
+    padding : (Z, 2) int64 ndarray, optional
+        As :func:`cytomill.nanoparticles.padding.slab_padding` returns it.
 
     Returns
     -------
@@ -71,20 +83,22 @@ def slab_backgrounds(
     out = np.zeros((len(slab), BINS), np.int64)
     for i, image in enumerate(slab):
         z = first + i
-        if not stack.thresholds.usable[z]:
+        if not thresholds.usable[z]:
             continue
-        bins, counts = to_bins(image, stack.binning), stack.hist_slices[z]
-        lost = np.flatnonzero(counts != stack.hist_data[z])
-        if lost.size:
-            # Padding is no candidate, or its box would cover the slice.
+        low, high = thresholds.of_slice(z)
+        bins, counts = to_bins(image, binning), hist_slices[z]
+        lost = np.zeros(0, np.int64)
+        if padding is not None:
+            lost = np.flatnonzero(padding_counts(hist_slices[z : z + 1], padding[z : z + 1])[0])
+        if (lost > low).any():
+            # Padding is no candidate: its box would cover the slice.
             blackened = np.arange(BINS, dtype=np.uint8)
             blackened[lost] = 0
-            bins = apply_table(bins, blackened)
+            bins = apply_table(bins, blackened, None if bins is image else bins)
             counts = np.bincount(blackened, counts, BINS).astype(np.int64)
-        low, high = stack.thresholds.of_slice(z)
+            lost = np.append(lost, 0)
         out[i] = background_histogram(bins, counts, low, high, halo_pad, min_size)
-        if lost.size:
-            out[i, [0, *lost]] = 0
+        out[i, lost] = 0
     return out
 
 

@@ -15,6 +15,7 @@ from cytomill.kernels.binning import Binning
 from cytomill.kernels.devices import Device
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.estimators import make_estimator
+from cytomill.nanoparticles.fitting import StackHistograms
 from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
@@ -171,23 +172,29 @@ class DatasetState:
         return {name: values[name] for name in names}
 
     @property
+    def histograms(self) -> StackHistograms:
+        """Histograms of the slices, and what they decide."""
+        found = self.results["histograms"]
+        low, high = (int(v) for v in found["thresholds"])
+        notes = tuple(str(n) for n in found["notes"])
+        thresholds = Thresholds(low, high, found["usable"].astype(bool), notes, found.get("slice_shift"))
+        return StackHistograms(self.binning, found["hist_slices"], found["padding"], thresholds)
+
+    @property
     def binning(self) -> Binning:
         """How pixels become bins, known once the histograms are."""
         low, high, reverse = (int(v) for v in self.results["histograms"]["binning"])
         return Binning(low, high, bool(reverse))
 
     @property
+    def thresholds(self) -> Thresholds:
+        """Thresholds of the background step."""
+        return self.histograms.thresholds
+
+    @property
     def sampled(self) -> np.ndarray:
         """(Z,) bool: slices that take part in the fit."""
         return sampled_slices(self.shape[0], self.config.sampling_step)
-
-    @property
-    def thresholds(self) -> Thresholds:
-        """Thresholds of the background step."""
-        found = self.results["histograms"]
-        low, high = (int(v) for v in found["thresholds"])
-        notes = tuple(str(n) for n in found["notes"])
-        return Thresholds(low, high, found["usable"].astype(bool), notes, found.get("slice_shift"))
 
     @property
     def mixture(self) -> Mixture:
@@ -199,6 +206,20 @@ class DatasetState:
         """Mixing weights and tables of the slices."""
         found = self.results["mixture"]
         return SlicePosterior(found["pi_map"], found["pi_ml"], found["tables"])
+
+
+def histograms_to_arrays(stack: StackHistograms) -> Arrays:
+    """Histograms and what they decide as named arrays, for the ledger."""
+    binning, thresholds = stack.binning, stack.thresholds
+    shift = {} if thresholds.slice_shift is None else {"slice_shift": thresholds.slice_shift}
+    return shift | {
+        "hist_slices": stack.hist_slices,
+        "padding": stack.padding,
+        "binning": np.array([binning.low, binning.high, binning.reverse], np.int64),
+        "thresholds": np.array([thresholds.th_low, thresholds.th_high], np.int64),
+        "usable": thresholds.usable.astype(np.uint8),
+        "notes": text_array(thresholds.notes),
+    }
 
 
 def mixture_to_arrays(mixture: Mixture) -> Arrays:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from cytomill.reports import captions
@@ -28,7 +29,7 @@ def rank_balance(timings: Sequence[StageTiming]) -> Picture | None:
     with styled():
         figure, axes = new_figure(8.4, 0.4 + 1.9 * rows, rows=rows, columns=columns)
         for ax, stage in zip(axes, stages):
-            _panel(ax, stage)
+            draw_stage(ax, stage)
         for ax in axes[len(stages) :]:
             ax.set_axis_off()
         for ax in axes[: len(stages) : columns]:
@@ -44,7 +45,8 @@ def rank_balance(timings: Sequence[StageTiming]) -> Picture | None:
         )
 
 
-def _panel(ax, stage: StageTiming) -> None:
+def draw_stage(ax: Axes, stage: StageTiming) -> None:
+    """Draw one stage's busy and idle time, a bar a rank."""
     busy = np.asarray(stage.busy_seconds, dtype=np.float64)
     wall = max(stage.seconds, float(busy.max()), 1e-9)
     ranks = np.arange(len(busy))

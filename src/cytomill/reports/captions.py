@@ -19,7 +19,7 @@ MIXING_WEIGHT = (
     "evidence towards zero; where the two lines differ much, the slice's own histogram says little."
 )
 
-DRIFT = " Below: how much brighter (+) or darker (−) each slice is than the stack's model."
+DRIFT = " Below: how much {up} (+) or {down} (−) each slice is than the stack's model."
 
 SIZES = (
     "Sizes of the labelled clusters; bins are equally wide on the log axis. One label is one connected "

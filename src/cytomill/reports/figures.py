@@ -94,10 +94,11 @@ def posterior_rows(report: DatasetReport) -> list[tuple[str, int, np.ndarray]]:
     order = used[np.argsort(np.asarray(report.pi_map)[used], kind="stable")]
     if not order.size:
         return []
-    chosen = {"most": int(order[-1]), "least": int(order[0]), "median": int(order[(order.size - 1) // 2])}
-    names = {z: name for name, z in reversed(chosen.items())}
-    rows = [(names[z], z, np.asarray(report.tables[z], np.float64)) for z in dict.fromkeys(chosen.values())]
-    return sorted(rows, key=lambda row: ("least", "median", "most").index(row[0]))
+    places = {0: "least", order.size - 1: "most", order.size // 2: "median"}
+    return [
+        (places[place], int(order[place]), np.asarray(report.tables[order[place]], np.float64))
+        for place in sorted(places)
+    ]
 
 
 def posterior_curve(report: DatasetReport) -> Picture | None:
@@ -201,7 +202,8 @@ def mixing_weight(report: DatasetReport) -> Picture | None:
             span = f"from {percent_text(used.min())} to {percent_text(used.max())}"
         caption = captions.MIXING_WEIGHT
         if drifting:
-            caption += captions.DRIFT
+            up, down = ("darker", "brighter") if report.polarity == "dark" else ("brighter", "darker")
+            caption += captions.DRIFT.format(up=up, down=down)
         if aside:
             caption += captions.slices_set_aside(aside)
         return to_picture(figure, f"Particle share of {len(z)} slices, {span}; {aside} set aside.", caption)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,28 @@ def from_inline(values: dict[str, Any]) -> Arrays:
     }
 
 
+def npz_bytes(arrays: Arrays) -> bytes:
+    """Arrays as the bytes of an uncompressed npz file, under their names.
+
+    Written member by member: `numpy.savez` takes names such as ``file`` for its own arguments, and before
+    NumPy 2.2 stores its argument `allow_pickle` as an array.
+
+    Raises
+    ------
+    ValueError
+        For an object array.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def to_npz(arrays: Arrays) -> bytes:
     """Arrays as the bytes of an uncompressed npz file."""
-    buffer = io.BytesIO()
-    # Names go under positional keys: a result may be called "file" or "args" without harm.
-    np.savez(buffer, allow_pickle=False, **{f"array_{name}": array for name, array in arrays.items()})
-    return buffer.getvalue()
+    return npz_bytes({f"array_{name}": array for name, array in arrays.items()})
 
 
 def from_npz(data: bytes) -> Arrays:

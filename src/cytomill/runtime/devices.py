@@ -13,7 +13,12 @@ from cytomill.kernels.devices import Device
 from cytomill.runtime.ranks import World
 
 POLICIES = ("auto", "cpu", "gpu")
+#: Tells a rank's child process which device the rank has: ``cpu``, or the index of a CUDA device.
+DEVICE_VARIABLE = "CYTOMILL_DEVICE"
 _VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
+_bound: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,37 @@ def bind(world: World, policy: str = "auto", visible: str | None = None) -> Bind
             f"device = 'gpu' was asked for, but on rank {world.rank} ({world.host}) {trouble}: install "
             "cytomill[gpu] on a node with a GPU, or take device = 'auto' or 'cpu'"
         )
+    global _bound
+    _bound = Device(index)
     everyone = world.bcast(world.gather((world.host, identity)))
     sharers = everyone.count((world.host, identity))
     if index is not None and sharers > 1 and not any("share" in note for note in notes):
         notes.append(f"{sharers} ranks share one GPU on this node")
     label = "cpu" if index is None else f"gpu {index} ({name})"
-    return Binding(Device(index), label, notes)
+    return Binding(_bound, label, notes)
+
+
+def device_to_environment() -> dict[str, str]:
+    """Return the variable that gives this rank's device to a child process; empty before :func:`bind`."""
+    if _bound is None:
+        return {}
+    return {DEVICE_VARIABLE: "cpu" if _bound.cuda_index is None else str(_bound.cuda_index)}
+
+
+def device_from_environment() -> Device | None:
+    """Return the device of the rank that started this process, made current; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the variable names no device.
+    """
+    text = os.environ.get(DEVICE_VARIABLE)
+    if text is None:
+        return None
+    if text == "cpu":
+        return Device(None)
+    if not text.isdecimal():
+        raise ValueError(f"{DEVICE_VARIABLE} is {text!r}, expected 'cpu' or the index of a CUDA device")
+    _probe(int(text))
+    return Device(int(text))

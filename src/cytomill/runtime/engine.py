@@ -12,19 +12,18 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cytomill.runtime.arrays import concatenate
-from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environment_failure, sentence
+from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environment_failure, naming, sentence
 from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, UnitDone, load_arrays
-from cytomill.runtime.memory import PlanDoesNotFit, predicted_peak_bytes
+from cytomill.runtime.memory import PlanDoesNotFit, own_share, predicted_peak_bytes
 from cytomill.runtime.planning import Policy, StagePlan, WavePlanner
 from cytomill.runtime.ranks import World
-from cytomill.runtime.sharing import make_sharing
+from cytomill.runtime.sharing import make_sharing, spread
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage
-from cytomill.runtime.suspects import run_in_child
+from cytomill.runtime.suspects import ChildInterrupted, few_children_sentence, run_in_child
 from cytomill.runtime.telemetry import Progress, Telemetry, peak_memory_bytes, reset_peak_memory
 from cytomill.storage.durable import ShardRecord, seal
 
@@ -35,17 +34,6 @@ log = logging.getLogger(__name__)
 Outcome = tuple[Arrays, list[ShardRecord]]
 Finished = list[tuple[int, int, Outcome]]
 Queue = list[tuple[int, int]]
-
-
-@contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """Turn an exception into one that ends the job and says where."""
-    try:
-        yield
-    except (DatasetRefused, JobFailed):
-        raise
-    except Exception as error:
-        raise JobFailed(f"{where}: {sentence(error)}") from error
 
 
 class Engine:
@@ -90,7 +78,7 @@ class Engine:
         self.telemetry = telemetry
         self.policy = policy
         self.child_command = child_command
-        self.planner = None if state is None else WavePlanner(root, state, journal, policy, world.local_size)
+        self.planner = None if state is None else WavePlanner(root, state, journal, policy)
         self.sharing = make_sharing(world, sharing_mode, self._tick)
         #: Datasets set aside, and why; the same on every rank.
         self.set_aside: dict[str, str] = {}
@@ -131,7 +119,9 @@ class Engine:
         if not live:
             return
         self.worked = True
-        self._prepare(stages, live)
+        live = self._prepare(stages, plans, live)
+        if not live:
+            return
         names = sorted({stages[i].name for i in live})
         reset_peak_memory()
         began = time.monotonic()
@@ -141,7 +131,7 @@ class Engine:
             stages=names,
             seconds=time.monotonic() - began,
             peak_bytes=peak_memory_bytes(),
-            predicted_bytes=predicted_peak_bytes(max(stages[i].memory_bytes() for i in live)),
+            predicted_bytes=predicted_peak_bytes(max(stages[i].memory_bytes(plans[i].units) for i in live)),
         )
         self._reduce(stages, plans, live, finished)
 
@@ -154,9 +144,12 @@ class Engine:
 
     def _open(self, stages: Sequence[Stage]) -> list[StagePlan]:
         answer: tuple[str, list[StagePlan]] = ("", [])
+        # Asked anew: where nothing limits the ranks, the memory that is free now does.
+        limit = self.policy.memory
+        shares = self.world.gather(own_share(self.world.local_rank, self.world.local_size, limit))
         if self.world.rank == 0:
             try:
-                answer = ("", self.planner.plan(stages))
+                answer = ("", self.planner.plan(stages, shares))
             except (Refused, PlanDoesNotFit) as refusal:
                 answer = (str(refusal), [])
         refusal, plans = self.world.bcast(answer)
@@ -164,8 +157,11 @@ class Engine:
             raise Refused(refusal)
         return plans
 
-    def _prepare(self, stages: Sequence[Stage], live: list[int]) -> None:
-        """Rank 0 first (it creates what the others open), then all."""
+    def _prepare(self, stages: Sequence[Stage], plans: list[StagePlan], live: list[int]) -> list[int]:
+        """Prepare on rank 0 first (it creates what the others open), then on all; what is still live.
+
+        A dataset that rank 0's preparation refuses is set aside, here and in the ledger.
+        """
         refused: dict[int, str] = {}
         if self.world.rank == 0:
             for i in live:
@@ -173,17 +169,19 @@ class Engine:
                     self._call(stages[i], "prepare", lambda stage=stages[i]: stage.prepare(0))
                 except DatasetRefused as refusal:
                     refused[i] = str(refusal)
+                    self.journal.refused(plans[i].epoch, str(refusal))
         refused = self.world.bcast(refused)
         for i, why in refused.items():
             self.set_aside[stages[i].dataset] = why
-            live.remove(i)
+        live = [i for i in live if i not in refused]
         if self.world.rank != 0:
             for i in live:
                 self._call(stages[i], "prepare", lambda stage=stages[i]: stage.prepare(self.world.rank))
+        return live
 
     def _call(self, stage: Stage, what: str, function: Callable):
         """Call a part of a stage outside its units: an exception there ends the job, and says where."""
-        with _naming(f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}"):
+        with naming(f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, {what}"):
             return function()
 
     # -- units -----------------------------------------------------------------------------------
@@ -199,97 +197,139 @@ class Engine:
             self._progress = Progress(total, ", ".join(names), done=self._done_before)
         finished: Finished = []
         try:
-            for work, child in ((queue, False), (suspects, True)):
-                while work:
-                    work = self._round(stages, plans, work, child, finished)
+            while queue:
+                queue = self._round(stages, plans, queue, finished)
+            if suspects:
+                children = self._child_ranks([plans[i] for i, _ in suspects])
+                while suspects:
+                    suspects = self._round(stages, plans, suspects, finished, children)
         finally:
             if self._progress is not None:
                 self._progress.close()
                 self._progress = None
         return finished
 
+    def _child_ranks(self, plans: Sequence[StagePlan]) -> list[int]:
+        """Ranks that run suspects in processes of their own; none where no node has room for one."""
+        ranks = sorted(set.intersection(*(set(plan.children) for plan in plans)))
+        if self.world.rank == 0 and len(ranks) < self.world.size:
+            log.warning(few_children_sentence(len(ranks), self.world.size))
+        return ranks
+
     def _round(
-        self, stages: Sequence[Stage], plans: list[StagePlan], queue: Queue, child: bool, finished: Finished
+        self,
+        stages: Sequence[Stage],
+        plans: list[StagePlan],
+        queue: Queue,
+        finished: Finished,
+        children: list[int] | None = None,
     ) -> Queue:
-        """Run a queue once over all ranks; return what has to be run again (the same everywhere)."""
-        order = sorted(queue, key=lambda entry: (-plans[entry[0]].units[entry[1]].cost, entry))
+        """Run a queue once over all ranks; return what has to be run again (the same everywhere).
+
+        Suspects come with the ranks that may run them in children; where there are none, all ranks run
+        them in themselves.
+        """
+        entries = sorted(queue, key=lambda entry: (-plans[entry[0]].units[entry[1]].cost, entry))
+        child = bool(children)
+        order = spread(entries, children, self.world.size) if children else list(entries)
         failed: list[tuple[int, int, str]] = []
         self.sharing.open(len(order))
-        while True:
+        while not child or self.world.rank in children:
             asked = time.monotonic()
             position = self.sharing.take()
             if position is None:
                 break
             self.sharing.prefetch()
+            if order[position] is None:
+                continue
             i, u = order[position]
             waited = time.monotonic() - asked
             outcome = self._attempt(stages[i], plans[i], u, child, waited)
             if isinstance(outcome, str):
                 failed.append((i, u, outcome))
-            else:
+            elif outcome is not None:
                 finished.append((i, u, outcome))
         self.sharing.close()
         self.agree_on_stop()
         again: Queue = []
         everyones = self.world.gather(failed)
         if self.world.rank == 0:
-            again = self._what_again(stages, [entry for ranks in everyones for entry in ranks])
-            self._done_before += len(order) - len(again)
+            again = self._what_again(stages, everyones)
+            self._done_before += len(entries) - len(again)
             if self._progress is not None:
                 self._progress.update(self._done_before)
         return self.world.bcast(again)
 
-    def _what_again(self, stages: Sequence[Stage], failed: list[tuple[int, int, str]]) -> Queue:
-        self._failures += len(failed)
-        if self._failures > self.policy.max_failures:
-            raise JobFailed(
-                f"{self._failures} attempts failed, more than max_failures = {self.policy.max_failures}"
-            )
-        again = []
-        for i, u, why in failed:
-            known = self.state.stages[stages[i].dataset, stages[i].name]
-            known.failures.setdefault(u, []).append(why)
-            if known.failed(u) < self.policy.attempts:
-                again.append((i, u))
-        return sorted(again)
+    def _what_again(self, stages: Sequence[Stage], everyones: list[list[tuple[int, int, str]]]) -> Queue:
+        """Count what failed on each rank; return what is tried again.
 
-    def _attempt(self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float) -> Outcome | str:
-        """Run one unit and commit it; a sentence if it failed."""
+        Where a unit failed for the last time its stage can never be reduced, and no other of its units
+        is tried again.
+
+        Raises
+        ------
+        JobFailed
+            If the ranks' failures together are more than the job bears.
+        """
+        again, last = set(), ""
+        for rank, failed in enumerate(everyones):
+            for i, u, why in failed:
+                stage = stages[i]
+                self.state.stages[stage.dataset, stage.name].failures.setdefault(u, []).append(why)
+                again.add((i, u))
+                last = f"rank {rank}, dataset {stage.dataset}, stage {stage.name}, unit {u}: {why}"
+                self._failures += 1
+        most = self.policy.max_failures
+        if most is not None and self._failures > most:
+            raise JobFailed(f"{self._failures} attempts failed, max_failures = {most}; the last: {last}")
+        pending = {
+            i: set(self.state.stages[stages[i].dataset, stages[i].name].pending(self.policy.attempts))
+            for i, _ in again
+        }
+        return sorted((i, u) for i, u in again if u in pending[i])
+
+    def _attempt(
+        self, stage: Stage, plan: StagePlan, u: int, child: bool, waited: float
+    ) -> Outcome | str | None:
+        """Run one unit and commit it; a sentence if it failed, None if a stop ended its process."""
         unit = plan.units[u]
         where = f"rank {self.world.rank}, dataset {stage.dataset}, stage {stage.name}, unit {u} {unit.region}"
-        with _naming(where):
+        with naming(where):
             self.journal.attempt(plan.epoch, u)
         self.telemetry.event("begin", dataset=stage.dataset, stage=stage.name, unit=u, child=child)
         began = time.monotonic()
         try:
             if child:
-                records, partials = run_in_child(self.child_command(stage.dataset, stage.name, u))
+                records, partials, seconds = run_in_child(self.child_command(stage.dataset, stage.name, u))
             else:
                 output = stage.process(unit)
-                partials = output.partials
+                partials, seconds = output.partials, time.monotonic() - began
+        except ChildInterrupted:
+            return None  # its attempt stays open: the unit is as suspect as before
         except Exception as error:
             if is_environment_failure(error):
                 raise JobFailed(f"{where}: {sentence(error)}") from error
             why = sentence(error)
-            with _naming(where):
+            with naming(where):
                 self.journal.failed(plan.epoch, u, why, traceback.format_exc())
             self.telemetry.event("failed", dataset=stage.dataset, stage=stage.name, unit=u, error=why)
             log.warning("%s failed: %s", where, why)
             self._own_failures += 1
-            if self._own_failures > self.policy.max_failures:
-                raise JobFailed(f"{where}: {why} (max_failures = {self.policy.max_failures})") from error
+            most = self.policy.max_failures
+            if most is not None and self._own_failures > most:
+                raise JobFailed(f"{where}: {why} (max_failures = {most})") from error
             return why
         computed = time.monotonic()
-        with _naming(where):
+        with naming(where):
             if not child:
                 records = seal(output.shards, self.root)
-            self.journal.done(plan.epoch, u, records, partials, computed - began)
+            self.journal.done(plan.epoch, u, records, partials, seconds)
         self.telemetry.event(
             "unit",
             dataset=stage.dataset,
             stage=stage.name,
             unit=u,
-            seconds=computed - began,
+            seconds=seconds,
             commit_s=time.monotonic() - computed,
             wait_s=waited,
             voxels=unit.cost,

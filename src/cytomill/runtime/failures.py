@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+
+from cytomill.runtime.stage import DatasetRefused
 
 
 class ExitCode(IntEnum):
@@ -49,6 +53,20 @@ def is_environment_failure(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """One line about an exception: its type, unless it is our own sentence, and its message."""
+    """One line about an exception: its type and its message; of a ValueError the message alone.
+
+    Inputs are refused by ValueError with a sentence for the user, which needs no type in front.
+    """
     text = " ".join(str(error).split()) or "no message"
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Turn an exception into one that ends the job and says where."""
+    try:
+        yield
+    except (DatasetRefused, JobFailed):
+        raise
+    except Exception as error:
+        raise JobFailed(f"{where}: {sentence(error)}") from error

@@ -9,10 +9,37 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 
 _WORLD_SIZES = ("PMI_SIZE", "PMIX_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _LOCAL_SIZES = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
 _RANKS = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+#: What launchers put into the environment of a rank: whoever inherits it seems to be that rank.
+LAUNCHER_PREFIXES = (
+    "PMI_",
+    "PMI2_",
+    "PMIX_",
+    "OMPI_",
+    "PRTE_",
+    "MPI_LOCAL",
+    "MPIEXEC_",
+    "MV2_",
+    "HYDRA_",
+    "HYDI_",
+    "PALS_",
+    "FLUX_",
+    "CRAY_PMI",
+    "SLURM_STEP",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_NODEID",
+)
+
+
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` without what an MPI launcher put there."""
+    return {name: value for name, value in environment.items() if not name.startswith(LAUNCHER_PREFIXES)}
 
 
 def positive_int(name: str) -> int | None:

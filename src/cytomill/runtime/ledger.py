@@ -14,10 +14,9 @@ stage was redone), ``retire`` (a stage is no longer part of its dataset's pipeli
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,19 +32,26 @@ from cytomill.runtime.arrays import (
     to_npz,
     total_bytes,
 )
+from cytomill.runtime.journals import (
+    JOURNALS,
+    LedgerError,
+    journal_files,
+    journal_name,
+    line_at,
+    make_line,
+    placed_lines,
+)
 from cytomill.runtime.stage import Arrays, Unit
 from cytomill.storage.durable import ShardRecord, fsync_directory, write_atomic
 
-JOURNALS = "ledger"
 ASIDE = "aside"
 
+#: Lines longer than this are not held in memory for the arrays in them: their place is, and they are read
+#: again where the arrays are needed.
+HELD_LINE_BYTES = 1024
 
 #: Kinds of lines after which the pages no longer show the results.
 _CHANGES = {"done", "failed", "reduced", "refused", "void", "unreduce"}
-
-
-class LedgerError(RuntimeError):
-    """A ledger that cannot be used; the message is one sentence that names the file."""
 
 
 @dataclass
@@ -75,11 +81,16 @@ class StageState:
     files: list[ShardRecord] = field(default_factory=list)
     refused: str | None = None
     confirmed: str = ""
+    begun: bool = False
     retired: bool = False
 
     def pending(self, attempts: int) -> list[int]:
-        """Units neither done nor set aside."""
-        return [u.index for u in self.units if u.index not in self.done and self.failed(u.index) < attempts]
+        """Units neither done nor set aside; where one is set aside, only those that never failed.
+
+        The stage cannot be reduced then, so that trying any other again would be in vain.
+        """
+        most = 1 if self.set_aside(attempts) else attempts
+        return [u.index for u in self.units if u.index not in self.done and self.failed(u.index) < most]
 
     def suspects(self) -> set[int]:
         """Units left open by a launch that was killed while they ran."""
@@ -106,11 +117,26 @@ class StageState:
 
 @dataclass
 class LedgerState:
-    """The journals of all launches, replayed."""
+    """The journals of all launches, replayed.
+
+    Attributes
+    ----------
+    stages : dict of (str, str) to StageState
+        The current epoch of each (dataset, stage).
+    launches : list of dict
+        The launches' own lines.
+    damaged : list of str
+        A sentence about each damaged line, and about each epoch whose opening line is lost.
+    orphans : list of str
+        These epochs.
+    changed_by, reported_by : str
+        The last launches that changed results, and that wrote the pages.
+    """
 
     stages: dict[tuple[str, str], StageState] = field(default_factory=dict)
     launches: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
     changed_by: str = ""
     reported_by: str = ""
 
@@ -145,15 +171,14 @@ class Journal:
     @property
     def path(self) -> Path:
         """The journal's file; created by its first line."""
-        return self._folder / f"{self.launch}-r{self.rank}.jsonl"
+        return self._folder / journal_name(self.launch, self.rank)
 
     def _append(self, kind: str, **values: Any) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             fsync_directory(self._folder)
-        text = json.dumps({"k": kind, "t": round(time.time(), 3), **values}, separators=(",", ":")).encode()
-        line = text + b" %08x\n" % google_crc32c.value(text)
+        line = make_line({"k": kind, "t": round(time.time(), 3), **values})
         written = os.write(self._file, line)
         if written != len(line):
             raise LedgerError(
@@ -256,8 +281,10 @@ def load_arrays(root: Path, stored: Any) -> Arrays:
     Raises
     ------
     LedgerError
-        If the file aside is missing or does not match its line.
+        If the file aside, or the line in its journal, is missing or does not match its checksum.
     """
+    if "line" in stored:
+        stored = line_at(root / stored["line"], stored["at"], stored["size"])[stored["key"]]
     if "inline" in stored:
         return from_inline(stored["inline"])
     path = root / stored["aside"]
@@ -274,82 +301,71 @@ def load_arrays(root: Path, stored: Any) -> Arrays:
     return from_npz(data)
 
 
-def read_lines(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
-    """Whole lines of a journal; a torn last line is skipped, a damaged one before it is reported."""
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        text = _whole(line)
-        if text is not None:
-            yield json.loads(text)
-        elif number < len(lines):
-            damaged.append(f"{path}: line {number} does not match its checksum and is ignored")
-
-
-def _whole(line: bytes) -> bytes | None:
-    """The JSON of a journal's line; None where it does not match its checksum."""
-    text, _, crc = line.rpartition(b" ")
-    return text if len(crc) == 8 and crc == b"%08x" % google_crc32c.value(text) else None
-
-
-def drop_damaged_lines(path: Path) -> None:
-    """Rewrite a journal without its damaged lines; the old file is kept in the folder ``damaged`` beside it.
-
-    What they recorded is done again, so that nothing hangs on them. Only under the campaign's lock.
-    """
-    content = path.read_bytes()
-    kept = path.parent / "damaged"
-    kept.mkdir(exist_ok=True)
-    write_atomic(kept / path.name, content)
-    write_atomic(path, b"".join(line + b"\n" for line in content.split(b"\n") if _whole(line) is not None))
+def _held(line: dict[str, Any], key: str, place: tuple[str, int, int]) -> Any:
+    """Stored arrays of a line, or where they can be read again."""
+    name, offset, size = place
+    if size <= HELD_LINE_BYTES or "inline" not in line[key]:
+        return line[key]
+    return {"line": name, "at": offset, "size": size, "key": key}
 
 
 def replay(root: Path) -> LedgerState:
-    """Read every journal of a campaign.
+    """Read every journal of a campaign, a line at a time.
 
-    Journals of one launch interleave freely: only rank 0 opens epochs, and a line of an epoch says
-    nothing about another. So a first pass finds the epochs, a second fills them.
+    Journals of one launch interleave freely: only rank 0 opens epochs, and its journal is read first.
+    Lines of an epoch that another has followed say nothing any more.
     """
     state = LedgerState()
-    by_epoch: dict[str, StageState] = {}
-    journals: list[tuple[str, int, list[dict[str, Any]]]] = []
-    for path in sorted((root / JOURNALS).glob("*.jsonl")):
-        launch, _, rank = path.stem.rpartition("-r")
-        journals.append((launch, int(rank), list(read_lines(path, state.damaged))))
-    journals.sort(key=lambda entry: entry[:2])
-    for _, _, lines in journals:
-        for line in lines:
-            if line["k"] == "launch":
+    current: dict[str, StageState] = {}
+    opened: set[str] = set()
+    orphans: set[str] = set()
+    for file in journal_files(root):
+        name = f"{JOURNALS}/{file.path.name}"
+        for offset, size, line in placed_lines(file.path, state.damaged):
+            kind, epoch = line["k"], line.get("e")
+            if kind == "launch":
                 state.launches.append(line)
-            elif line["k"] == "stage":
-                units = [
-                    Unit(i, tuple((int(a), int(b)) for a, b in region), cost)
-                    for i, (region, cost) in enumerate(line["units"])
-                ]
-                opened = StageState(line["dataset"], line["stage"], line["e"], line["fields"], units)
-                by_epoch[line["e"]] = opened
-                state.stages[line["dataset"], line["stage"]] = opened
-    for launch, rank, lines in journals:
-        for line in lines:
-            if line["k"] == "reported":
-                state.reported_by = launch
-            elif line["k"] in _CHANGES:
-                state.changed_by = launch
-            stage = by_epoch.get(line.get("e", ""))
-            if stage is not None:
-                _apply(stage, line, launch, rank)
+            elif kind == "reported":
+                state.reported_by = file.launch
+            elif kind in _CHANGES:
+                state.changed_by = file.launch
+            if kind == "stage":
+                stage = _opened(line)
+                before = state.stages.get((stage.dataset, stage.stage))
+                if before is not None:
+                    del current[before.epoch]
+                current[epoch] = state.stages[stage.dataset, stage.stage] = stage
+                opened.add(epoch)
+            elif epoch in current:
+                _apply(current[epoch], line, file.launch, file.rank, (name, offset, size))
+            elif epoch is not None and epoch not in opened:
+                # A retired epoch without its opening line is one that was mended.
+                (orphans.discard if kind == "retire" else orphans.add)(epoch)
     state.stages = {key: stage for key, stage in state.stages.items() if not stage.retired}
+    state.orphans = sorted(orphans, key=epoch_key)
+    state.damaged += [f"{root / JOURNALS}: the line that opened epoch {e} is lost" for e in state.orphans]
     return state
 
 
-def _apply(stage: StageState, line: dict[str, Any], launch: str, rank: int) -> None:
+def _opened(line: dict[str, Any]) -> StageState:
+    units = [
+        Unit(i, tuple((int(a), int(b)) for a, b in region), cost)
+        for i, (region, cost) in enumerate(line["units"])
+    ]
+    return StageState(line["dataset"], line["stage"], line["e"], line["fields"], units)
+
+
+def _apply(
+    stage: StageState, line: dict[str, Any], launch: str, rank: int, place: tuple[str, int, int]
+) -> None:
     kind, unit = line["k"], line.get("u")
     if kind == "attempt":
+        stage.begun = True
         stage.open.setdefault(unit, set()).add((launch, rank))
     elif kind == "done":
+        stage.begun = True
         shards = [ShardRecord(*record) for record in line["s"]]
-        stage.done[unit] = UnitDone(shards, line["p"], launch, rank, line.get("d", 0.0))
+        stage.done[unit] = UnitDone(shards, _held(line, "p", place), launch, rank, line.get("d", 0.0))
         stage.open.pop(unit, None)
     elif kind == "failed":
         stage.failures.setdefault(unit, []).append(line["error"])
@@ -359,7 +375,7 @@ def _apply(stage: StageState, line: dict[str, Any], launch: str, rank: int) -> N
     elif kind == "unreduce":
         stage.reduced, stage.files = None, []
     elif kind == "reduced":
-        stage.reduced = line["r"]
+        stage.reduced = _held(line, "r", place)
         stage.files = [ShardRecord(*record) for record in line["f"]]
     elif kind == "refused":
         stage.refused = line["error"]
@@ -380,5 +396,4 @@ def epoch_key(epoch: str) -> tuple[str, int]:
 
 def next_launch(root: Path, name: str) -> str:
     """Number a launch after all that have a journal, so that order does not hang on clocks."""
-    numbers = [int(path.name.partition("-")[0]) for path in (root / JOURNALS).glob("[0-9]*-*.jsonl")]
-    return f"{max(numbers, default=0) + 1:05d}-{name}"
+    return f"{max((file.number for file in journal_files(root)), default=0) + 1:05d}-{name}"

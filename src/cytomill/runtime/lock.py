@@ -9,6 +9,7 @@ two nodes cannot be compared.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import threading
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.storage.durable import write_atomic
+
+log = logging.getLogger(__name__)
 
 _PERIODS = 3
 #: How long ranks of a dead launch may take to die: a launcher ends them within seconds.
@@ -319,8 +322,20 @@ class CampaignLock:
             time.sleep(0.02)
 
     def _keep_beating(self) -> None:
+        """Beat until the lock is given back; a beat that the file system refuses ends nothing yet.
+
+        Only when none got through for as long as another launch would watch is the lock as good as lost.
+        """
+        alive = time.monotonic()
         while not self._ended.wait(self.period_s):
-            self.beat()
+            try:
+                self.beat()
+            except OSError as error:
+                if time.monotonic() - alive >= _PERIODS * self.period_s:
+                    raise
+                log.warning("no heartbeat in %s (%s); trying again", self.path, error)
+            else:
+                alive = time.monotonic()
 
     def beat(self) -> None:
         """Show that this launch lives; does nothing within half a period of the last beat.
@@ -329,11 +344,12 @@ class CampaignLock:
         ------
         CampaignLocked
             If another launch has taken the lock over meanwhile, or the lock was removed.
+        OSError
+            If the file system fails.
         """
         now = time.monotonic()
         if self._descriptor < 0 or now - self._last_beat < self.period_s / 2:
             return
-        self._last_beat = now
         owner, _ = self._read()
         if owner is None or owner.get("token") != self._me["token"]:
             found = "it was removed" if owner is None else f"it is now held by {_who(owner)}"
@@ -343,6 +359,7 @@ class CampaignLock:
         self._beats += 1
         os.pwrite(self._descriptor, f"{self._beats:0{_BEAT_DIGITS}d}".encode(), self._beat_offset)
         os.fsync(self._descriptor)
+        self._last_beat = now
 
     def release(self) -> None:
         """Give the lock back; does nothing where it is not this launch's."""

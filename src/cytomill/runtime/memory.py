@@ -5,7 +5,8 @@ A rank's peak is the import baseline plus the bytes of one unit; the volume's si
 
 from __future__ import annotations
 
-import os
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -41,6 +42,41 @@ class MemoryLimit:
 
     bytes: int
     source: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's share of its node's memory.
+
+    Parameters
+    ----------
+    host : str
+        Name of the node.
+    local_rank, local_ranks : int
+        The rank among the ranks of the node.
+    limit : MemoryLimit
+        What these may use together.
+    baseline_bytes : int
+        What a rank holds before its first unit.
+    """
+
+    host: str
+    local_rank: int
+    local_ranks: int
+    limit: MemoryLimit
+    baseline_bytes: int
+
+    def needed_bytes(self, unit_bytes: int) -> int:
+        """Bytes that all ranks of the node need with one unit each."""
+        return self.local_ranks * (self.baseline_bytes + unit_bytes)
+
+    def fitting_children(self, unit_bytes: int) -> int:
+        """How many ranks of the node may run a unit in a process of its own at one time.
+
+        Such a process has a baseline too, beside that of the rank that waits for it.
+        """
+        spare = self.limit.bytes - self.local_ranks * self.baseline_bytes
+        return max(0, min(self.local_ranks, spare // (self.baseline_bytes + unit_bytes)))
 
 
 def measure_baseline() -> int:
@@ -138,6 +174,12 @@ def memory_limit_bytes() -> int:
     return memory_limit().bytes
 
 
+def own_share(local_rank: int, local_ranks: int, limit: MemoryLimit | None = None) -> Share:
+    """Return this rank's share of its node's memory; `limit` takes the place of what the machine says."""
+    limit = memory_limit() if limit is None else limit
+    return Share(platform.node(), local_rank, local_ranks, limit, baseline_bytes())
+
+
 def check_fits(unit_bytes: int, local_ranks: int, limit: MemoryLimit | None = None) -> None:
     """Refuse a plan whose ranks cannot fit on this node.
 
@@ -155,22 +197,39 @@ def check_fits(unit_bytes: int, local_ranks: int, limit: MemoryLimit | None = No
     PlanDoesNotFit
         If they need more than the limit.
     """
-    limit = memory_limit() if limit is None else limit
-    peak = predicted_peak_bytes(unit_bytes)
-    needed = peak * local_ranks
-    if needed <= limit.bytes:
+    check_shares_fit(unit_bytes, [own_share(0, local_ranks, limit)])
+
+
+def check_shares_fit(unit_bytes: int, shares: Sequence[Share]) -> None:
+    """Refuse a plan whose ranks cannot fit on one of their nodes; names the one with the least room.
+
+    Parameters
+    ----------
+    unit_bytes : int
+        Bytes that the largest unit needs above the baseline.
+    shares : sequence of Share
+        One a node, or one a rank.
+
+    Raises
+    ------
+    PlanDoesNotFit
+        If the ranks of a node need more than its limit.
+    """
+    share = min(shares, key=lambda share: share.limit.bytes - share.needed_bytes(unit_bytes))
+    needed = share.needed_bytes(unit_bytes)
+    if needed <= share.limit.bytes:
         return
-    fitting = limit.bytes // peak
-    spare = limit.bytes // local_ranks - baseline_bytes()
+    fitting = share.limit.bytes // (share.baseline_bytes + unit_bytes)
+    spare = share.limit.bytes // share.local_ranks - share.baseline_bytes
     ways = []
     if fitting >= 1:
         ways.append(f"start at most {fitting} a node")
     if spare > 0:
         ways.append(f"make the units smaller (at most {spare / 1e6:.0f} MB each)")
     ways.append("ask for more memory")
-    ranks = "1 rank needs" if local_ranks == 1 else f"{local_ranks} ranks need"
+    ranks = "1 rank needs" if share.local_ranks == 1 else f"{share.local_ranks} ranks need"
     raise PlanDoesNotFit(
-        f"{ranks} {needed / 1e9:.2f} GB on {os.uname().nodename} "
-        f"({baseline_bytes() / 1e6:.0f} MB of imports and {unit_bytes / 1e6:.0f} MB for a unit each), but "
-        f"{limit.source} is {limit.bytes / 1e9:.2f} GB: {', or '.join(ways)}"
+        f"{ranks} {needed / 1e9:.2f} GB on {share.host} "
+        f"({share.baseline_bytes / 1e6:.0f} MB of imports and {unit_bytes / 1e6:.0f} MB for a unit each), "
+        f"but {share.limit.source} is {share.limit.bytes / 1e9:.2f} GB: {', or '.join(ways)}"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 from cytomill.runtime.failures import Refused
 from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, epoch_key, load_arrays
-from cytomill.runtime.memory import MemoryLimit, check_fits
+from cytomill.runtime.memory import MemoryLimit, Share, check_shares_fit
 from cytomill.runtime.stage import Arrays, Stage, Unit
 from cytomill.storage.durable import check
 
@@ -29,8 +29,8 @@ class Policy:
     ----------
     attempts : int
         Failures of one unit before it is set aside.
-    max_failures : int
-        Failed attempts in one launch before the job ends; 0 ends it at the first.
+    max_failures : int or None
+        Failed attempts in one launch that the job bears; 0 ends it at the first, None bears all.
     update : bool
         Redo the stages whose fields changed, instead of refusing.
     retry : bool
@@ -40,7 +40,7 @@ class Policy:
     """
 
     attempts: int = 3
-    max_failures: int = 100
+    max_failures: int | None = None
     update: bool = False
     retry: bool = False
     memory: MemoryLimit | None = None
@@ -54,8 +54,23 @@ class StagePlan:
     units: list[Unit] = field(default_factory=list)
     pending: list[int] = field(default_factory=list)
     suspects: list[int] = field(default_factory=list)
+    #: Ranks whose node has room for a suspect's process; none where no node has.
+    children: list[int] = field(default_factory=list)
     result: Arrays | None = None
     skip: str | None = None
+
+
+@dataclass
+class _Draft:
+    """What is to be done about one stage, before anything of it is in the ledger."""
+
+    stage: Stage
+    fields: dict[str, Any]
+    units: list[Unit]
+    pending: list[int]
+    known: StageState | None
+    confirm: bool = False
+    forgive: bool = False
 
 
 class WavePlanner:
@@ -71,30 +86,50 @@ class WavePlanner:
         Rank 0's journal.
     policy : Policy
         Failures and changes.
-    local_ranks : int
-        Ranks that share this node's memory.
     """
 
-    def __init__(
-        self, root: Path, state: LedgerState, journal: Journal, policy: Policy, local_ranks: int
-    ) -> None:
+    def __init__(self, root: Path, state: LedgerState, journal: Journal, policy: Policy) -> None:
         self.root = root
         self.state = state
         self.journal = journal
         self.policy = policy
-        self.local_ranks = local_ranks
         self._newest: dict[str, tuple[str, int]] = {}
 
-    def plan(self, stages: Sequence[Stage]) -> list[StagePlan]:
+    def plan(self, stages: Sequence[Stage], shares: Sequence[Share]) -> list[StagePlan]:
         """Decide, stage by stage, what there is to do; opens epochs in the ledger.
+
+        Nothing is written before everything is decided: a plan that is refused leaves the ledger, here
+        and on disk, as it was.
+
+        Parameters
+        ----------
+        stages : sequence of Stage
+            The stages of a wave.
+        shares : sequence of Share
+            Every rank's share of its node's memory, in rank order.
 
         Raises
         ------
         Refused
-            Fields changed without `update`, or a unit table is not aligned to the shards.
+            The ledger is damaged, fields changed without `update`, or a unit table is not aligned to the
+            shards.
         PlanDoesNotFit
-            The largest unit does not fit this node's memory with its ranks.
+            The largest unit does not fit the memory of a node with its ranks.
         """
+        damage = damage_sentence(self.root, self.state)
+        if damage:
+            raise Refused(damage)
+        changes = self._changes(stages)
+        drafts = [self._draft(stage) for stage in stages]
+        live = [draft for draft in drafts if draft.pending]
+        if live:
+            check_shares_fit(max(draft.stage.memory_bytes(draft.units) for draft in live), shares)
+        for change in changes:
+            log.warning("changed: %s; the stage is done again", change)
+        return [self._enter(draft, shares) for draft in drafts]
+
+    def _changes(self, stages: Sequence[Stage]) -> list[str]:
+        """Sentences about changed fields; refuses those that nobody has agreed to."""
         changes: list[str] = []
         refused = False
         for stage in stages:
@@ -105,38 +140,46 @@ class WavePlanner:
                 refused = refused or bool(changed) and not self._update_under_way(known)
         if refused and not self.policy.update:
             raise Refused(changes_sentence(changes))
-        for change in changes:
-            log.warning("changed: %s; the stage is done again", change)
-        plans = [self._plan_stage(stage) for stage in stages]
-        live = [stage for stage, plan in zip(stages, plans) if plan.pending]
-        if live:
-            largest = max(stage.memory_bytes() for stage in live)
-            check_fits(largest, self.local_ranks, self.policy.memory)
-        return plans
+        return changes
 
-    def _plan_stage(self, stage: Stage) -> StagePlan:
+    def _draft(self, stage: Stage) -> _Draft:
         known = self.state.stages.get((stage.dataset, stage.name))
         fields = as_json(stage.fields())
-        if known is not None and known.fields == fields and self._update_under_way(known):
-            known.confirmed = self.journal.confirm(known.epoch)
-        if known is None or known.fields != fields:
+        if known is not None and known.fields != fields:
+            known = None
+        if known is None or not (known.begun or known.refused):
             units = list(stage.units())
-            try:
-                stage.check_unit_table(units)
-            except ValueError as misaligned:
-                raise Refused(str(misaligned)) from misaligned
-            epoch = self.journal.stage(stage.dataset, stage.name, fields, units)
-            known = StageState(stage.dataset, stage.name, epoch, fields, units)
+            # A table of which nothing was tried yet binds nobody: it is cut again for the present memory.
+            if known is None or units != known.units:
+                try:
+                    stage.check_unit_table(units)
+                except ValueError as misaligned:
+                    raise Refused(str(misaligned)) from misaligned
+                return _Draft(stage, fields, units, [unit.index for unit in units], None)
+        forgive = self.policy.retry and bool(known.failures or known.refused)
+        if forgive:
+            pending = [unit.index for unit in known.units if unit.index not in known.done]
+        else:
+            pending = [] if known.refused else known.pending(self.policy.attempts)
+        return _Draft(stage, fields, known.units, pending, known, self._update_under_way(known), forgive)
+
+    def _enter(self, draft: _Draft, shares: Sequence[Share]) -> StagePlan:
+        """Write a decision down, and make the stage's plan of it."""
+        stage, known = draft.stage, draft.known
+        if known is None:
+            epoch = self.journal.stage(stage.dataset, stage.name, draft.fields, draft.units)
+            known = StageState(stage.dataset, stage.name, epoch, draft.fields, draft.units)
             self.state.stages[stage.dataset, stage.name] = known
+        elif draft.confirm:
+            known.confirmed = self.journal.confirm(known.epoch)
         self._newest[stage.dataset] = max(epoch_key(known.epoch), self._newest.get(stage.dataset, ("", 0)))
-        if self.policy.retry and (known.failures or known.refused):
+        if draft.forgive:
             self.journal.forgive(known.epoch)
             known.failures.clear()
             known.refused = None
         if known.refused:
             return StagePlan(skip=known.refused)
-        pending = known.pending(self.policy.attempts)
-        plan = StagePlan(known.epoch, known.units, pending)
+        plan = StagePlan(known.epoch, known.units, draft.pending)
         if known.complete:
             try:
                 plan.result = load_arrays(self.root, known.reduced)
@@ -144,8 +187,10 @@ class WavePlanner:
                 plan.skip = f"dataset {stage.dataset}: result of stage {stage.name}: {error}"
             return plan
         suspects = known.suspects()
-        plan.suspects = [unit for unit in pending if unit in suspects]
-        if pending:
+        plan.suspects = [unit for unit in draft.pending if unit in suspects]
+        if plan.suspects:
+            plan.children = ranks_for_children(shares, stage.memory_bytes(known.units))
+        if draft.pending:
             plan.skip = self._damaged_input(stage)
         return plan
 
@@ -166,6 +211,30 @@ class WavePlanner:
                             f"{name}: {trouble} Run 'cytomill verify --mend' and then the campaign again"
                         )
         return None
+
+
+def ranks_for_children(shares: Sequence[Share], unit_bytes: int) -> list[int]:
+    """Ranks that may run a suspect unit in a process of its own, all at one time.
+
+    Parameters
+    ----------
+    shares : sequence of Share
+        Every rank's, in rank order.
+    unit_bytes : int
+        Bytes that the largest unit needs above the baseline.
+    """
+    fitting = [share.fitting_children(unit_bytes) for share in shares]
+    return [rank for rank, share in enumerate(shares) if share.local_rank < fitting[rank]]
+
+
+def damage_sentence(root: Path, state: LedgerState) -> str:
+    """Why nothing may be run on a damaged ledger; empty where it is whole.
+
+    A lost line may have opened an epoch, or taken results back: older results would pass for the present.
+    """
+    if not state.damaged:
+        return ""
+    return f"the ledger is damaged: {'; '.join(state.damaged)}. Run 'cytomill verify --mend {root}' first"
 
 
 def as_json(fields: dict[str, Any]) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ _COUNTER, _STOP = 0, 1
 _WORD = 8
 _PROGRESS_S = 0.001
 _TICK_S = 0.5
+
+T = TypeVar("T")
 
 
 class Sharing(ABC):
@@ -259,6 +261,20 @@ class CounterSharing(Sharing):
         self.world.barrier()
         self._window.Unlock_all()
         self._window.Free()
+
+
+def spread(entries: Sequence[T], workers: Sequence[int], size: int) -> list[T | None]:
+    """A queue for some ranks only: None at the positions that the sharing would give to the others.
+
+    ::
+
+        size 3, workers 0 and 2      position  0   1   2   3   4   5
+                                     rank      0   1   2   0   1   2
+                                     entry     a   -   b   c   -   d
+    """
+    left = iter(entries)
+    rows = -(-len(entries) // len(workers))
+    return [next(left, None) if position % size in workers else None for position in range(rows * size)]
 
 
 def make_sharing(

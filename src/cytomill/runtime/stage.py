@@ -91,8 +91,15 @@ class Stage(ABC):
         """The unit table; asked on rank 0 at the stage's first launch only, then frozen."""
 
     @abstractmethod
-    def memory_bytes(self) -> int:
-        """Peak bytes that one unit needs above the process's import baseline."""
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
+        """Peak bytes that one unit of a table needs above the process's import baseline.
+
+        Parameters
+        ----------
+        units : sequence of Unit
+            The table that will be run. It may be one that an earlier launch froze, cut otherwise than
+            :meth:`units` would cut it now.
+        """
 
     def requires(self) -> Sequence[str]:
         """Names of earlier stages of the same dataset whose shards this stage reads."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import getpass
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -112,15 +113,25 @@ def return_freed_memory() -> None:
         mallopt(parameter, KEPT_BLOCK_BYTES)
 
 
+def raise_file_limit() -> None:
+    """Allow this process as many open files as the system lets it have: every dataset keeps one open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # the system's own limit is below what it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def prepare_process() -> None:
     """Prepare this process; call it before NumPy, numba, mpi4py or matplotlib are imported.
 
-    Installs the stop signals' handlers, has freed memory returned, and sets, where the user has not,
-    the number of threads of each library; sets numba's cache folder to one that can be written, and
-    matplotlib's back-end to one that needs no display.
+    Installs the stop signals' handlers, has freed memory returned, allows as many open files as the system
+    does, and sets, where the user has not, the number of threads of each library; sets numba's cache folder
+    to one that can be written, and matplotlib's back-end to one that needs no display.
     """
     signals.install()
     return_freed_memory()
+    raise_file_limit()
     threads = str(threads_per_rank())
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, threads)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -138,6 +139,9 @@ def _clock(seconds: float) -> str:
 class Progress:
     """Progress of one stage: a bar on a terminal; elsewhere one line a minute, and one at the end.
 
+    Where nobody reads the stream any more (it is closed, or its pipe is broken) nothing more is written,
+    and the work goes on.
+
     Parameters
     ----------
     total : int
@@ -159,7 +163,17 @@ class Progress:
         self._began = self._last_line = time.monotonic()
         self._lock = threading.Lock()
         self._closed = False
-        self._bar = self._make_bar() if self._stream.isatty() else None
+        self._bar: Any = None
+        with self._while_read():
+            self._bar = self._make_bar() if self._stream.isatty() else None
+
+    @contextmanager
+    def _while_read(self) -> Iterator[None]:
+        """End this progress where its stream cannot be written."""
+        try:
+            yield
+        except (OSError, ValueError, AttributeError):  # broken, closed, or None: Python found none to open
+            self._closed = True
 
     def _make_bar(self) -> Any:
         from rich.console import Console
@@ -203,11 +217,12 @@ class Progress:
             if self._closed:
                 return
             self._done = max(self._done, min(done, self.total))
-            if self._bar is not None:
-                self._bar.update(self._task, completed=self._done, pace=self._pace(), refresh=True)
-            elif time.monotonic() - self._last_line >= _LINE_S:
-                self._last_line = time.monotonic()
-                self._line()
+            with self._while_read():
+                if self._bar is not None:
+                    self._bar.update(self._task, completed=self._done, pace=self._pace(), refresh=True)
+                elif time.monotonic() - self._last_line >= _LINE_S:
+                    self._last_line = time.monotonic()
+                    self._line()
 
     def close(self) -> None:
         """Write the last state, and give the terminal back."""
@@ -215,11 +230,12 @@ class Progress:
             if self._closed:
                 return
             self._closed = True
-            if self._bar is not None:
-                self._bar.update(self._task, completed=self._done, pace=self._pace(), refresh=True)
-                self._bar.stop()
-            else:
-                self._line()
+            with self._while_read():
+                if self._bar is not None:
+                    self._bar.update(self._task, completed=self._done, pace=self._pace(), refresh=True)
+                    self._bar.stop()
+                else:
+                    self._line()
 
     def __enter__(self) -> Progress:
         return self

@@ -98,6 +98,20 @@ def _crc32c_of(descriptor: int) -> int:
     return int.from_bytes(checksum.digest(), "big")
 
 
+#: Folders, by path and inode, whose entries in the folders above them this process has made durable.
+_met: set[tuple[Path, int]] = set()
+
+
+def _fsync_above(folder: Path, root: Path) -> None:
+    """Make the entry of `folder`, and of each folder between it and `root`, durable; each only once."""
+    while folder != root:
+        entry = (folder, folder.stat().st_ino)
+        if entry not in _met:
+            fsync_directory(folder.parent)
+            _met.add(entry)
+        folder = folder.parent
+
+
 def seal(paths: Iterable[Path], root: Path) -> list[ShardRecord]:
     """Make shard files and the folders that lead to them durable; return what the ledger keeps.
 
@@ -120,10 +134,10 @@ def seal(paths: Iterable[Path], root: Path) -> list[ShardRecord]:
     """
     root = Path(root)
     records = []
-    folders: set[Path] = set()
+    folders: dict[Path, None] = {}
     for path in map(Path, paths):
         relative = path.relative_to(root)
-        folders.update(root / parent for parent in relative.parents)
+        folders[path.parent] = None
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -135,9 +149,10 @@ def seal(paths: Iterable[Path], root: Path) -> list[ShardRecord]:
             records.append(ShardRecord(relative.as_posix(), size, _crc32c_of(descriptor)))
         finally:
             os.close(descriptor)
-    for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
+    for folder in folders:
         if folder.is_dir():
             fsync_directory(folder)
+            _fsync_above(folder, root)
     return records
 
 
