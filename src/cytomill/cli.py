@@ -142,7 +142,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from cytomill.campaign.run import write_reports
+    from cytomill.campaign.finish import write_reports
 
     print(write_reports(options.folder))
     return 0
@@ -257,7 +257,7 @@ def _add_unit(commands: argparse._SubParsersAction) -> None:
 
 
 def _unit(options: argparse.Namespace) -> int:
-    from cytomill.campaign.run import run_unit
+    from cytomill.campaign.unit import run_unit
 
     run_unit(options.output, options.dataset, options.stage, options.unit, options.result, options.parent)
     return 0

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cytomill.campaign.opening import (
+    TELEMETRY,
+    OpenCampaign,
+    open_datasets,
+    restore_results,
+    stored_campaign,
+)
 from cytomill.campaign.pipelines import DATASETS
 from cytomill.campaign.results import (
     nanoparticle_report,
@@ -22,17 +30,18 @@ from cytomill.reports.campaign import CampaignReport, DatasetRow
 from cytomill.reports.data import DatasetReport
 from cytomill.reports.html import render_campaign, render_dataset
 from cytomill.runtime.ledger import LedgerState, replay
-from cytomill.runtime.ranks import World
+from cytomill.runtime.ranks import SoloWorld, World
 from cytomill.runtime.telemetry import read_events
 from cytomill.storage.durable import make_directories, write_atomic
 
 REPORT = "report.html"
 PROVENANCE = "provenance.json"
 MODEL = "model"
-TELEMETRY = "telemetry"
 
 
-def finish(world: World, opened: Any, set_aside: dict[str, str]) -> None:
+def finish(
+    world: World, opened: OpenCampaign, set_aside: dict[str, str], agree_on_stop: Callable[[], None]
+) -> dict[str, str]:
     """Write what a campaign leaves beside its volumes and tables (collective).
 
     Parameters
@@ -43,38 +52,73 @@ def finish(world: World, opened: Any, set_aside: dict[str, str]) -> None:
         States with their results, on every rank.
     set_aside : dict of str to str
         Datasets set aside, and why.
+    agree_on_stop : callable
+        Raises on every rank where a stop was asked for; called together before each round of pages.
+
+    Returns
+    -------
+    dict of str to str
+        Datasets whose page is incomplete because a result cannot be read, and why; on every rank.
     """
     output: Path = opened.campaign.output
     shared = _shared_facts(output, opened.campaign.run.attempts) if world.rank == 0 else None
     ledger_facts, timings, seconds, provenance = world.bcast(shared)
     names = list(opened.states)
-    rows = {}
-    for name in names[world.rank :: world.size]:
-        state: DatasetState = opened.states[name]
-        report = nanoparticle_report(
-            state,
-            [row for row in ledger_facts if row.dataset == name],
-            timings.get(name, []),
-            provenance=dataset_provenance(state, provenance),
-            campaign=opened.campaign.name,
-            campaign_link=f"../../{REPORT}",
-        )
-        if name in set_aside:
-            report.notes = (f"Set aside: {set_aside[name]}", *report.notes)
-        _write_dataset(state, report)
-        link = f"{DATASETS}/{name}/{REPORT}"
-        rows[name] = DatasetRow.of(report, link, "set aside" if name in set_aside else "finished")
-    everyones = world.gather(rows)
+    rows: dict[str, DatasetRow] = {}
+    incomplete: dict[str, str] = {}
+    for first in range(0, len(names), world.size):
+        agree_on_stop()
+        for name in names[first + world.rank : first + world.rank + 1]:
+            state: DatasetState = opened.states[name]
+            facts: dict[str, Any] = {
+                "set_aside": [row for row in ledger_facts if row.dataset == name],
+                "timings": timings.get(name, []),
+                "provenance": dataset_provenance(state, provenance),
+                "campaign": opened.campaign.name,
+                "campaign_link": f"../../{REPORT}",
+            }
+            try:
+                report = nanoparticle_report(state, **facts)
+            except (OSError, ValueError) as error:
+                # A damaged volume or table must not cost the other datasets their pages.
+                incomplete[name] = f"dataset {name}: its page is incomplete: {error}"
+                report = nanoparticle_report(state, with_volumes=False, **facts)
+                report.notes = (incomplete[name], *report.notes)
+            if name in set_aside:
+                report.notes = (f"Set aside: {set_aside[name]}", *report.notes)
+            _write_dataset(state, report)
+            what = "set aside" if name in set_aside else "incomplete" if name in incomplete else "finished"
+            rows[name] = DatasetRow.of(report, f"{DATASETS}/{name}/{REPORT}", what)
+    everyones = world.gather((rows, incomplete))
     if everyones is not None:
-        for own in everyones:
-            rows.update(own)
-        _write_campaign(opened, set_aside, rows, ledger_facts, timings.get("", []), seconds, provenance)
+        for own_rows, own_incomplete in everyones:
+            rows.update(own_rows)
+            incomplete.update(own_incomplete)
+        failed = {**set_aside, **incomplete}
+        _write_campaign(opened, failed, rows, ledger_facts, timings.get("", []), seconds, provenance)
+    return world.bcast(incomplete)
+
+
+def write_reports(folder: Path) -> Path:
+    """Write the reports of a campaign again from what is on disk; returns the campaign's page.
+
+    Raises
+    ------
+    CampaignError
+        If `folder` holds no campaign.
+    """
+    opened = open_datasets(stored_campaign(folder))
+    output = opened.campaign.output
+    finish(SoloWorld(), opened, restore_results(opened, replay(output)), lambda: None)
+    return output / REPORT
 
 
 def _shared_facts(output: Path, attempts: int) -> tuple[list, dict, float, dict[str, Any]]:
     ledger = replay(output)
     events = list(read_events(output / TELEMETRY))
-    return units_set_aside(ledger, attempts), stage_timings(events), run_seconds(events), launches_of(ledger)
+    current = {stage.epoch for stage in ledger.stages.values()}
+    timings = stage_timings(event for event in events if event.get("epoch") in (None, *current))
+    return units_set_aside(ledger, attempts), timings, run_seconds(events), launches_of(ledger)
 
 
 def launches_of(ledger: LedgerState) -> dict[str, Any]:
@@ -112,7 +156,7 @@ def _write_dataset(state: DatasetState, report: DatasetReport) -> None:
 
 
 def _write_campaign(
-    opened: Any,
+    opened: OpenCampaign,
     set_aside: dict[str, str],
     rows: dict[str, DatasetRow],
     units: list,

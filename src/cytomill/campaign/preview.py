@@ -73,16 +73,9 @@ def _sheet(state: DatasetState, count: int) -> PreviewDataset:
         histograms = slab_histograms(stack, levels)
         padding = padding_of(config, stack, levels, histograms)
         found = analyse_histograms(config, state.estimator, levels, histograms, padding, sampled)
-        backgrounds = slab_backgrounds(
-            stack,
-            0,
-            found.binning,
-            found.hist_slices,
-            found.thresholds,
-            config.halo_pad,
-            config.min_size,
-            found.padding,
-        )
+        decided = (found.binning, found.hist_slices, found.thresholds)
+        options = (config.halo_pad, config.min_size, found.padding)
+        backgrounds = slab_backgrounds(stack, 0, *decided, *options)
         fitted = fit_stack(state.estimator, found, backgrounds, sampled)
     except (RuntimeError, ValueError) as error:
         sheet.notes = (str(error),)

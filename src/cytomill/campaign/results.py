@@ -88,8 +88,9 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
                 predicted_bytes=predicted.get(stage),
             )
         )
-    for rows in timings.values():
-        rows.sort(key=lambda row: min(first for first, _ in span[_key_of(timings, rows), row.name].values()))
+    for dataset, rows in timings.items():
+        began = {row.name: min(first for first, _ in span[dataset, row.name].values()) for row in rows}
+        rows.sort(key=lambda row, began=began: began[row.name])
     return dict(timings)
 
 
@@ -100,10 +101,6 @@ def run_seconds(events: Iterable[Mapping[str, Any]]) -> float:
         span = spans.setdefault(event["launch"], [event["t"], event["t"]])
         span[0], span[1] = min(span[0], event["t"]), max(span[1], event["t"])
     return sum(last - first for first, last in spans.values())
-
-
-def _key_of(timings: Mapping[str, list[StageTiming]], rows: list[StageTiming]) -> str:
-    return next(name for name, own in timings.items() if own is rows)
 
 
 def choose_examples(pi_map: np.ndarray, usable: np.ndarray, count: int = EXAMPLES) -> list[int]:
@@ -117,7 +114,11 @@ def choose_examples(pi_map: np.ndarray, usable: np.ndarray, count: int = EXAMPLE
 
 
 def nanoparticle_report(
-    state: DatasetState, set_aside: Sequence[SetAside], timings: Sequence[StageTiming], **more: Any
+    state: DatasetState,
+    set_aside: Sequence[SetAside],
+    timings: Sequence[StageTiming],
+    with_volumes: bool = True,
+    **more: Any,
 ) -> DatasetReport:
     """The report of one dataset, as far as it came.
 
@@ -127,6 +128,8 @@ def nanoparticle_report(
         With the results that it has.
     set_aside, timings : sequence
         Its own rows.
+    with_volumes : bool
+        Read tables and volumes too; without them the page holds the fit and the run.
     **more
         Further fields of the report.
     """
@@ -169,7 +172,7 @@ def nanoparticle_report(
             "slice_shift",
         ):
             values[name] = getattr(mixture, name)
-    if "masks" in state.results:
+    if "masks" in state.results and with_volumes:
         stem = state.folder / TABLES / PARTICLES
         values["particles"] = read_table(stem)
         values["particles_path"] = f"{TABLES}/{PARTICLES}.csv"

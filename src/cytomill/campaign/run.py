@@ -24,8 +24,6 @@ from cytomill.campaign.opening import (
     changed_since,
     keep_timed_names,
     open_datasets,
-    restore_results,
-    stored_campaign,
     write_resolved,
 )
 from cytomill.campaign.pipelines import Place
@@ -40,7 +38,7 @@ from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
 from cytomill.runtime.numba_cache import cache_filled, warm
 from cytomill.runtime.planning import Policy, changes_sentence, damage_sentence
-from cytomill.runtime.ranks import SoloWorld, World, connect, install_abort_hook
+from cytomill.runtime.ranks import World, connect, install_abort_hook
 from cytomill.runtime.signals import stop_reason
 from cytomill.runtime.telemetry import Telemetry
 
@@ -197,7 +195,8 @@ def _run_locked(
         if world.bcast(engine.worked or old):
             telemetry.flush()
             world.barrier()
-            finish(world, opened, engine.set_aside)
+            incomplete = finish(world, opened, engine.set_aside, engine.agree_on_stop)
+            engine.set_aside = {**incomplete, **engine.set_aside}
             if world.rank == 0:
                 journal.reported()
         elif world.rank == 0:
@@ -345,37 +344,3 @@ def compile_kernels() -> None:
     from cytomill.nanoparticles.warming import warm_kernels
 
     warm_kernels()
-
-
-def run_unit(output: Path, dataset: str, stage_name: str, unit_index: int, result: Path, parent: int) -> None:
-    """Run one suspect unit in this process, for a rank that waits (see `runtime.suspects`)."""
-    from cytomill.runtime.ledger import load_arrays
-    from cytomill.runtime.suspects import die_with_parent, run_as_child
-
-    die_with_parent(parent)
-    campaign = stored_campaign(output)
-    opened = open_datasets(campaign, Place(bind(connect(), campaign.run.device).device), [dataset])
-    ledger = replay(output)
-    for stage in opened.stages[dataset]:
-        known = ledger.stages[dataset, stage.name]
-        if stage.name == stage_name:
-            stage.prepare(1)
-            run_as_child(stage, known.units[unit_index], output, result)
-            return
-        stage.accept(load_arrays(output, known.reduced))
-
-
-def write_reports(folder: Path) -> Path:
-    """Write the reports of a campaign again from what is on disk; returns the campaign's page.
-
-    Raises
-    ------
-    CampaignError
-        If `folder` holds no campaign.
-    """
-    from cytomill.campaign.finish import REPORT, finish
-
-    opened = open_datasets(stored_campaign(folder.resolve()))
-    incomplete = restore_results(opened, replay(folder.resolve()))
-    finish(SoloWorld(), opened, incomplete)
-    return opened.campaign.output / REPORT

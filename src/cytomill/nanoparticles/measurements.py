@@ -25,13 +25,15 @@ _AXES = ("z", "y", "x")
 _CENTRE = "mean voxel coordinate; 0 is the centre of the first voxel"
 _BOX = "bounding box, voxels of the label volume"
 
+_POSITION = "mean position, nm; 0 is the centre of the image's first voxel"
+
 #: What each column of the table means, for the schema of the file that holds it.
 COLUMN_METADATA = {
     "label": "id in the label volume; a label is a cluster of touching particles, not a single particle",
     **{f"bbox_{axis}0_voxel": f"{_BOX}: first along {axis.upper()}" for axis in _AXES},
     **{f"bbox_{axis}1_voxel": f"{_BOX}: one past the last along {axis.upper()}" for axis in _AXES},
     **{f"centroid_{axis}_voxel": _CENTRE for axis in _AXES},
-    **{f"centroid_{axis}_nm": "mean position, nm; 0 is the centre of the image's first voxel" for axis in _AXES},
+    **{f"centroid_{axis}_nm": _POSITION for axis in _AXES},
     "volume_um3": "voxel count times the volume of a voxel, µm³",
     "voxel_count": "voxels of the label",
     "equivalent_diameter_um": "diameter of the sphere of the same volume, µm",

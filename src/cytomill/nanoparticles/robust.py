@@ -156,8 +156,7 @@ def guess_polarity(hist_slices: np.ndarray) -> tuple[str, str]:
     Returns
     -------
     polarity : {"bright", "dark"}
-    sentence : str
-        For the log and the report.
+    sentence : str, for the log and the report
     """
     found = {}
     for polarity, rows in (("bright", hist_slices), ("dark", hist_slices[:, ::-1])):

@@ -167,19 +167,9 @@ class NanoparticleSegmentation:
             sampled = sampled_slices(volume.shape[0], config.sampling_step)
             stack = analyse_histograms(config, self.estimator, *counted, sampled)
             self._say(f"th_low = {stack.thresholds.th_low}, th_high = {stack.thresholds.th_high}")
-            hist_bg_slices = self._rows(
-                volume,
-                lambda first, slab: slab_backgrounds(
-                    slab,
-                    first,
-                    stack.binning,
-                    stack.hist_slices,
-                    stack.thresholds,
-                    config.halo_pad,
-                    config.min_size,
-                    stack.padding,
-                ),
-            )
+            found = (stack.binning, stack.hist_slices, stack.thresholds)
+            options = (config.halo_pad, config.min_size, stack.padding)
+            hist_bg_slices = self._rows(volume, lambda z, slab: slab_backgrounds(slab, z, *found, *options))
             self.dtype = volume.dtype.name
         fitted = fit_stack(self.estimator, stack, hist_bg_slices, sampled)
         self.binning, self.mixture, self.slices = stack.binning, fitted.mixture, fitted.slices

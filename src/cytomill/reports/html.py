@@ -193,7 +193,7 @@ def environment() -> jinja2.Environment:
 
 def page_link(path: str) -> str:
     """A relative path as a link; quoting the colon keeps any scheme from being one."""
-    return quote(path, safe="/.#-_~")
+    return quote(path, safe="/.-_~")
 
 
 def scaled_text(value: float | None, factor: float) -> str:

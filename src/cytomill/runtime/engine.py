@@ -328,6 +328,7 @@ class Engine:
             "unit",
             dataset=stage.dataset,
             stage=stage.name,
+            epoch=plan.epoch,
             unit=u,
             seconds=seconds,
             commit_s=time.monotonic() - computed,

@@ -90,7 +90,7 @@ def placed_lines(path: Path, damaged: list[str]) -> Iterator[tuple[int, int, dic
         if text is not None:
             yield offset, len(line), json.loads(text)
         elif line.endswith(b"\n") and line != b"\n":
-            damaged.append(f"{path}: line {number} does not match its checksum and is ignored")
+            damaged.append(f"{path}: line {number} does not match its checksum")
 
 
 def read_lines(path: Path, damaged: list[str]) -> Iterator[dict[str, Any]]:
