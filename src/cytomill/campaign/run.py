@@ -27,8 +27,8 @@ from cytomill.campaign.opening import (
     write_resolved,
 )
 from cytomill.campaign.pipelines import Place
+from cytomill.campaign.plan import estimate
 from cytomill.campaign.provenance import collect
-from cytomill.nanoparticles.needs import expect
 from cytomill.runtime.devices import Binding, bind
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
@@ -301,10 +301,12 @@ def _check_memory(world: World, opened: OpenCampaign, ledger: LedgerState | None
     refusal = ""
     if ledger is not None:
         sizes = [0]
-        for name, state in opened.states.items():
-            for needs in expect(state, opened.stages[name]):
-                if (name, needs.stage) not in ledger.stages:
-                    sizes.append(needs.memory_bytes)
+        for dataset in opened.campaign.datasets:
+            if dataset.name in opened.states:
+                # A look of its own at the header: planning pretends results that are not there yet.
+                for needs in estimate(opened.campaign, dataset, world.size):
+                    if (dataset.name, needs.stage) not in ledger.stages:
+                        sizes.append(needs.memory_bytes)
         try:
             check_fits(max(sizes), world.local_size, policy.memory)
         except PlanDoesNotFit as problem:

@@ -36,9 +36,9 @@ Limits
 ------
 Particles dimmer than about three standard deviations of the tissue, bright tissue with a mode of its
 own (calcified or heavily stained bodies are called particles), slices whose contrast (not brightness)
-changes, and loads above 25 %.  Voxels in the last bin count as particles where there are any: with dark
-particles that is the padding of a registered stack, which should be cropped.  Below some 2000 particle
-voxels in the stack the valley may not show, and the verdict is a flag; below some 100 it is
+changes, and loads above 25 %.  Voxels in the last bin count as particles where there are any; padding
+that :mod:`cytomill.nanoparticles.padding` finds has left the histograms before.  Below some 2000
+particle voxels in the stack the valley may not show, and the verdict is a flag; below some 100 it is
 "no particles".  On phantoms the reliability error is 0.02 to 0.04 a decile, and up to 0.1 on single
 stacks, where the amplitude is misjudged by some 3 bins.
 
@@ -108,7 +108,7 @@ def separate_mode(counts: np.ndarray, flank: Flank) -> tuple[str, str]:
     if not unexplained and _saturated(counts, flank) > SATURATED_SHARE * counts.sum():
         return FLAGGED, (
             f"flagged: no separate mode; {counts[-1]:.0f} voxels lie in the last bin and may be particles, "
-            "bright tissue or padding: acquire or export the stack without saturation, crop padding"
+            "bright tissue: acquire or export the stack without saturation"
         )
     if not flank.ended:
         return NO_PARTICLES, "no particles: the background's right flank explains the histogram to its end"
