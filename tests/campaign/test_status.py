@@ -10,7 +10,8 @@ from small_campaigns import run_waves, small_campaign, write_campaign
 from cytomill.campaign.config import CampaignError
 from cytomill.campaign.opening import RESOLVED
 from cytomill.campaign.status import read_status, render_status
-from cytomill.nanoparticles.intensity_stages import BackgroundStage, PosteriorStage
+from cytomill.nanoparticles.intensity_stages import BackgroundStage
+from cytomill.nanoparticles.posterior_stages import PosteriorStage
 from cytomill.reports.terminal import print_renderable
 from cytomill.runtime.lock import CampaignLock
 

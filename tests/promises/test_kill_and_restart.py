@@ -9,6 +9,8 @@ from promise_campaigns import STAGES, differing, results, several
 KILLS = 20
 RANKS = 2
 SEED = 20
+#: A rank lives on for some milliseconds after another was killed, and must not finish the stage in them.
+SLOWLY = {"what": "process", "when": "before", "do": "sleep", "seconds": 0.05}
 
 
 def moments(seed: int) -> list[dict]:
@@ -48,12 +50,12 @@ def test_twenty_kills_across_all_stages_cost_only_the_units_in_flight(tmp_path, 
     killed = Counter()
     launches = 0
     for moment in moments(SEED):
-        campaign.rules(moment)
+        campaign.rules(moment, SLOWLY)
         before = Counter((c["dataset"], c["stage"], c["unit"]) for c in campaign.calls())
         done = campaign.mpirun(RANKS)
         launches += 1
         after = Counter((c["dataset"], c["stage"], c["unit"]) for c in campaign.calls())
-        met = campaign.calls("rule")
+        met = [event for event in campaign.calls("rule") if event["do"] != SLOWLY["do"]]
         if len(met) > sum(killed.values()):
             killed[met[-1]["at"]["stage"]] += 1
             assert done.returncode not in (0, 2, 3, 75), done.stderr

@@ -16,11 +16,7 @@ import pandas as pd
 from cytomill.kernels.blocks import Region, align, common_multiple, grid, grow, region_shape, scale
 from cytomill.kernels.closing import Ball, ball
 from cytomill.kernels.components import Runs
-from cytomill.nanoparticles.intensity_stages import (
-    DownsampleStage,
-    NanoparticleStage,
-    PosteriorStage,
-)
+from cytomill.nanoparticles.intensity_stages import NanoparticleStage
 from cytomill.nanoparticles.labels import (
     LabelMap,
     label_unit,
@@ -35,6 +31,7 @@ from cytomill.nanoparticles.measurements import (
     merge_measurements,
     particle_table,
 )
+from cytomill.nanoparticles.posterior_stages import DownsampleStage, PosteriorStage
 from cytomill.nanoparticles.state import (
     ENCODED_LABELS,
     ENCODED_POSTERIOR,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from cytomill.nanoparticles.downsample import source_slices
-from cytomill.nanoparticles.intensity_stages import ConvertStage, DownsampleStage, PosteriorStage, SlabStage
+from cytomill.nanoparticles.intensity_stages import ConvertStage, SlabStage
 from cytomill.nanoparticles.label_stages import ComponentStage, MaskStage
+from cytomill.nanoparticles.posterior_stages import DownsampleStage, PosteriorStage
 from cytomill.nanoparticles.state import IMAGES, DatasetState
 from cytomill.runtime.needs import Interval, StageNeeds, VolumeNeeds, amplification, steps, volume_needs
 from cytomill.runtime.stage import Stage

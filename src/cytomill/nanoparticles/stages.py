@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from cytomill.nanoparticles.intensity_stages import (
     BackgroundStage,
     ConvertStage,
-    DownsampleStage,
     GreyLevelStage,
     HistogramStage,
     MixtureStage,
-    PosteriorStage,
 )
 from cytomill.nanoparticles.label_stages import ComponentStage, MaskStage
+from cytomill.nanoparticles.posterior_stages import DownsampleStage, PosteriorStage
 from cytomill.nanoparticles.state import DatasetState
 from cytomill.runtime.stage import Stage
 

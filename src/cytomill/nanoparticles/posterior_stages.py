@@ -1,0 +1,172 @@
+"""Stages that write the posterior: at the image's spacing, and reduced by block means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import lcm, prod
+from typing import Any
+
+import numpy as np
+
+from cytomill.kernels.blocks import grid
+from cytomill.nanoparticles.downsample import downsample_slab, source_slices
+from cytomill.nanoparticles.intensity_stages import NanoparticleStage, SlabStage
+from cytomill.nanoparticles.slabs import slab_posterior
+from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR, digest_of
+from cytomill.runtime.arrays import digest
+from cytomill.runtime.stage import Unit, UnitOutput
+from cytomill.storage.stores import writing_buffer_bytes
+
+
+class PosteriorStage(SlabStage):
+    """The posterior volume: each slice's table gathered at its pixels."""
+
+    name = "posterior"
+
+    @property
+    def volume(self) -> str:
+        """Name of the volume written."""
+        return f"{POSTERIOR}/{self.state.spacing}"
+
+    def shards(self) -> tuple[int, ...]:
+        """Shard of the posterior."""
+        return self.state.layout_of(self.state.shape, self.state.config.posterior_dtype)[1]
+
+    def slab_multiple(self) -> int:
+        return lcm(super().slab_multiple(), self.shards()[0])
+
+    def read_depth(self) -> int:
+        return self.shards()[0]
+
+    def band_height(self) -> int:
+        """Rows handled at once: a shard's, or all where the input is stored by whole slices."""
+        height = self.state.shape[1]
+        return min(
+            height,
+            max(self.shards()[1], -(-self.state.image.chunks[1] // self.shards()[1]) * self.shards()[1]),
+        )
+
+    def fields(self) -> dict[str, Any]:
+        # The spacing names the volume: under another one it is another volume.
+        results = self.state.results
+        return {
+            # Equal histograms do not make equal slices.
+            "slices": digest({"crc32c": results["histograms"]["crc32c"]}),
+            "mixture": digest(results["mixture"]),
+            "spacing": self.state.spacing,
+            "layout": self.state.layout_of(self.state.shape, self.state.config.posterior_dtype),
+        } | self.state.options("posterior_dtype", "zarr_chunks", "shard_shape")
+
+    def requires(self) -> Sequence[str]:
+        return () if self.state.source.region_readable else ("convert",)
+
+    def check_unit_table(self, units: Sequence[Unit]) -> None:
+        check_depths(units, self.shards()[0], self.state.shape[0], self.name)
+
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
+        state, dtype = self.state, np.dtype(self.state.config.posterior_dtype)
+        band = (min(self.shards()[0], state.shape[0]), self.band_height(), state.shape[2])
+        pixels, written = prod(band) * state.image.dtype.itemsize, prod(band) * dtype.itemsize
+        one_slice_of_bins = prod(band[1:])
+        return max(
+            state.image.reading_bytes(band),
+            pixels + written + one_slice_of_bins,
+            written + writing_buffer_bytes(band, self.shards(), dtype, ENCODED_POSTERIOR[dtype.name]),
+        )
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            self.create(
+                self.volume,
+                self.state.shape,
+                self.state.config.posterior_dtype,
+                [f"{IMAGES}/{self.state.spacing}"],
+            )
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state = self.state
+        target = state.store.open(self.volume)
+        tables = state.results["mixture"]["tables"]
+        (first, stop), height = unit.region[0], self.state.shape[1]
+        for (z0, z1), (y0, y1) in grid((stop - first, height), (self.shards()[0], self.band_height())):
+            region = ((first + z0, first + z1), (y0, y1))
+            slab = state.device.put(state.image.read(region))
+            posterior = slab_posterior(slab, state.binning, tables[slice(*region[0])])
+            del slab  # the writer needs room
+            target.write(region, posterior)
+            del posterior  # before the next is read
+        return UnitOutput({}, target.shard_paths(unit.region))
+
+
+class DownsampleStage(NanoparticleStage):
+    """The posterior reduced by block means, for labels at a coarser spacing."""
+
+    name = "downsample"
+
+    @property
+    def volume(self) -> str:
+        """Name of the volume written."""
+        return f"{POSTERIOR}/{self.state.label_spacing}"
+
+    def shards(self) -> tuple[int, ...]:
+        """Shard of the reduced posterior."""
+        return self.state.layout_of(self.state.label_shape, self.state.config.posterior_dtype)[1]
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "posterior": digest_of(PosteriorStage(self.state).fields()),
+            "layout": self.state.layout_of(self.state.label_shape, self.state.config.posterior_dtype),
+        } | self.state.options("downsample", "downsample_sigma", "zarr_chunks", "shard_shape")
+
+    def requires(self) -> Sequence[str]:
+        return ("posterior",)
+
+    def units(self) -> list[Unit]:
+        depth, height, width = self.state.label_shape
+        step = self.shards()[0]
+        regions = [((z, min(z + step, depth)),) for z in range(0, depth, step)]
+        return [Unit(i, r, float((r[0][1] - r[0][0]) * height * width)) for i, r in enumerate(regions)]
+
+    def check_unit_table(self, units: Sequence[Unit]) -> None:
+        check_depths(units, self.shards()[0], self.state.label_shape[0], self.name)
+
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
+        state, config = self.state, self.state.config
+        step = min(self.shards()[0], state.label_shape[0])
+        halo = 2 * source_slices(0, 1, state.shape[0], 1, config.downsample_sigma[0])[1] - 2
+        depth = min(step * config.downsample[0] + halo, state.shape[0])
+        # The slab as it is stored, and two copies of it in float32.
+        return depth * prod(state.shape[1:]) * (np.dtype(config.posterior_dtype).itemsize + 2 * 4)
+
+    def prepare(self, rank: int) -> None:
+        if rank == 0:
+            self.create(
+                self.volume,
+                self.state.label_shape,
+                self.state.config.posterior_dtype,
+                [f"{POSTERIOR}/{self.state.spacing}"],
+            )
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state, config = self.state, self.state.config
+        source = state.store.open(f"{POSTERIOR}/{state.spacing}")
+        target = state.store.open(self.volume)
+        z0, z1 = unit.region[0]
+        factor_z, sigma_z = config.downsample[0], config.downsample_sigma[0]
+        start, stop = source_slices(z0, z1, state.shape[0], factor_z, sigma_z)
+        slab = source.read(((start, stop),))
+        target.write(
+            unit.region, downsample_slab(slab, start, z0, z1, config.downsample, config.downsample_sigma)
+        )
+        return UnitOutput({}, target.shard_paths(unit.region))
+
+
+def check_depths(units: Sequence[Unit], shard_depth: int, depth: int, stage: str) -> None:
+    """Raise ValueError where a slab does not begin and end at a shard."""
+    for unit in units:
+        start, stop = unit.region[0]
+        if start % shard_depth or (stop % shard_depth and stop != depth):
+            raise ValueError(
+                f"{stage}: unit {unit.index} covers slices {start} to {stop}, but shards are {shard_depth} "
+                "slices deep: two ranks would write one shard; make slices_per_unit a multiple of it"
+            )
