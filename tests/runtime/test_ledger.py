@@ -48,7 +48,7 @@ def test_what_is_written_is_replayed(tmp_path):
     stage = state.stages["d", "s"]
     assert (stage.epoch, stage.fields, stage.units) == (epoch, {"a": [1, 2]}, UNITS)
     assert stage.done[0].shards == SHARDS and stage.done[0].seconds == 1.5
-    assert stage.pending(3) == [1] and not stage.complete and stage.begun
+    assert stage.pending(3) == [1] and not stage.complete
     np.testing.assert_array_equal(load_arrays(tmp_path, stage.done[0].partials)["n"], [0, 1, 2])
     assert [line["launch"] for line in state.launches] == ["00001-x"] and state.damaged == []
     first.done(epoch, 1, [], {}, 0.0)

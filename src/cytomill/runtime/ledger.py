@@ -81,7 +81,6 @@ class StageState:
     files: list[ShardRecord] = field(default_factory=list)
     refused: str | None = None
     confirmed: str = ""
-    begun: bool = False
     retired: bool = False
 
     def pending(self, attempts: int) -> list[int]:
@@ -360,10 +359,8 @@ def _apply(
 ) -> None:
     kind, unit = line["k"], line.get("u")
     if kind == "attempt":
-        stage.begun = True
         stage.open.setdefault(unit, set()).add((launch, rank))
     elif kind == "done":
-        stage.begun = True
         shards = [ShardRecord(*record) for record in line["s"]]
         stage.done[unit] = UnitDone(shards, _held(line, "p", place), launch, rank, line.get("d", 0.0))
         stage.open.pop(unit, None)

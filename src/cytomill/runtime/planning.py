@@ -147,15 +147,13 @@ class WavePlanner:
         fields = as_json(stage.fields())
         if known is not None and known.fields != fields:
             known = None
-        if known is None or not (known.begun or known.refused):
+        if known is None:
             units = list(stage.units())
-            # A table of which nothing was tried yet binds nobody: it is cut again for the present memory.
-            if known is None or units != known.units:
-                try:
-                    stage.check_unit_table(units)
-                except ValueError as misaligned:
-                    raise Refused(str(misaligned)) from misaligned
-                return _Draft(stage, fields, units, [unit.index for unit in units], None)
+            try:
+                stage.check_unit_table(units)
+            except ValueError as misaligned:
+                raise Refused(str(misaligned)) from misaligned
+            return _Draft(stage, fields, units, [unit.index for unit in units], None)
         forgive = self.policy.retry and bool(known.failures or known.refused)
         if forgive:
             pending = [unit.index for unit in known.units if unit.index not in known.done]
