@@ -283,7 +283,8 @@ world.finish()
 
 
 def test_finish_ends_a_progress_thread_that_was_left_running():
-    script = PREAMBLE + "make_sharing(world, 'counter').open(5)\nworld.finish()\nprint('left-the-world', flush=True)\n"
+    script = PREAMBLE + "make_sharing(world, 'counter').open(5)\nworld.finish()\n"
+    script += "print('left-the-world', flush=True)\n"
     done = mpirun(2, script, timeout=20)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("left-the-world") == 2
