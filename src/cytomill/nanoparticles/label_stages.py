@@ -153,7 +153,9 @@ class ComponentStage(NanoparticleStage):
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         block, dtype = largest_block(units, self.block()), self.state.config.posterior_dtype
         around = [size + 2 * halo for size, halo in zip(block, self.element.halo, strict=True)]
-        return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around))
+        # Runs of 16 bytes at 5 % load and five voxels a run, thrice while they are written.
+        runs = prod(block) * 12 // 25
+        return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around)) + runs
 
     def posterior_bytes(self, shape: Sequence[int]) -> int:
         """Peak bytes of reading a region of the posterior."""

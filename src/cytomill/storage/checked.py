@@ -14,7 +14,9 @@ _TRAILER_BYTES = 8
 
 def write_checked(path: Path, content: bytes) -> None:
     """Write `content` and its checksum; the caller makes the file durable (`durable.seal`)."""
-    path.write_bytes(content + b"%08x" % google_crc32c.value(content))
+    with open(path, "wb") as file:
+        file.write(content)
+        file.write(b"%08x" % google_crc32c.value(content))
 
 
 def read_checked(path: Path) -> bytes:
