@@ -62,4 +62,5 @@ def test_sheet_of_full_slices_stays_small():
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3)])
 def test_slices_of_any_size(shape):
     part = PreviewSlice(0, np.zeros(shape, np.uint8), np.zeros(shape, np.float16))
-    render_preview(PreviewReport("c", [PreviewDataset("a", [part], (1, *shape), (50.0, 10.0, 10.0))]))
+    html = render_preview(PreviewReport("c", [PreviewDataset("a", [part], (1, *shape), (50.0, 10.0, 10.0))]))
+    assert f"1 × {shape[0]} × {shape[1]}" in html and "data:image/png" in html
