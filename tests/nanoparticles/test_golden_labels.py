@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cytomill.kernels.moments import covariances
-from cytomill.nanoparticles.labels import label_volume
+from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
 
 VARIANTS = {

@@ -8,7 +8,7 @@ from pandas.testing import assert_frame_equal
 from skimage.measure import regionprops_table
 
 from cytomill.kernels.blocks import grid, region_slices, scale
-from cytomill.nanoparticles.labels import label_volume
+from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.measurements import (
     COLUMN_METADATA,
     measure_unit,

@@ -10,7 +10,7 @@ from array_modules import fake_cupy, needs_gpu
 from cytomill.kernels.binning import Binning, to_bins
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.downsample import downsample_posterior
-from cytomill.nanoparticles.labels import label_volume
+from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.segmentation import NanoparticleSegmentation, label_nanoparticles
 from cytomill.nanoparticles.slabs import slab_histograms, slab_posterior

@@ -5,7 +5,7 @@ import pytest
 from small_campaigns import run_waves, small_campaign
 
 from cytomill.campaign.opening import open_datasets
-from cytomill.campaign.pipelines import Place
+from cytomill.campaign.pipeline import Place
 from cytomill.runtime.stage import Unit
 
 

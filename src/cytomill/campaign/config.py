@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cytomill.nanoparticles.config import NanoparticleSegConfig
+from cytomill.partitioning.config import PartitioningConfig
 
 from .datasets import (
     Dataset,
     absolute,
+    absolute_options,
     check_name,
     check_places,
     check_unique,
     expand,
     override,
 )
+from .keys import CampaignKeys, DatasetKeys
 from .settings import (
     Argument,
     CampaignError,
@@ -47,7 +50,10 @@ __all__ = [
     "resolved",
 ]
 
-DEFAULT_PIPELINES: Mapping[str, type] = {"nanoparticles": NanoparticleSegConfig}
+DEFAULT_PIPELINES: Mapping[str, type] = {
+    "nanoparticles": NanoparticleSegConfig,
+    "partitioning": PartitioningConfig,
+}
 
 #: Fields of a pipeline's configuration that the run fills in: where a dataset's store is, its spacing.
 FILLED_BY_THE_RUN = ("root_path", "spacing_dir")
@@ -82,50 +88,6 @@ class Campaign:
     datasets: tuple[Dataset, ...]
     source: Path
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CampaignKeys:
-    """Keys of ``[campaign]``.
-
-    Raises
-    ------
-    ValueError
-        The output is empty.
-    """
-
-    name: str | None = field(default=None, metadata={"help": "the campaign's name (default: the file's)"})
-    output: str | None = field(
-        default=None, metadata={"help": "folder of the results (default: <name>-results)"}
-    )
-
-    def __post_init__(self) -> None:
-        if self.output is not None and not self.output.strip():
-            raise ValueError("output is empty, expected the path of a folder")
-
-
-@dataclass(frozen=True)
-class DatasetKeys:
-    """Keys of ``[[dataset]]``, beside one table of overrides named as its pipeline.
-
-    Raises
-    ------
-    ValueError
-        The input is empty, or a voxel size is not above 0.
-    """
-
-    input: str = field(metadata={"help": "image stack, or a pattern"})
-    name: str = field(metadata={"help": "the dataset's name (default: its file's)"})
-    pipeline: str | None = field(default=None, metadata={"help": "what is done with it"})
-    voxel_size_nm: tuple[float, float, float] | None = field(
-        default=None, metadata={"help": "Z Y X in nm, in the place of the file's"}
-    )
-
-    def __post_init__(self) -> None:
-        if not self.input:
-            raise ValueError("input is empty, expected the path of an image stack")
-        if self.voxel_size_nm is not None and min(self.voxel_size_nm) <= 0:
-            raise ValueError(f"voxel_size_nm is {list(self.voxel_size_nm)}, expected three lengths above 0")
 
 
 def load_campaign(
@@ -384,14 +346,19 @@ def _dataset(
 ) -> Dataset:
     keys = _built(DatasetKeys, table, where, also=pipelines)
     check_name(keys.name, where)
-    pipeline = next(iter(pipelines)) if keys.pipeline is None and len(pipelines) == 1 else keys.pipeline
+    pipeline = keys.pipeline
     if pipeline is None:
-        raise CampaignError(f"{where}: the key 'pipeline' is needed; one of {', '.join(pipelines)}")
+        # What the file has options for is meant, where that is one kind only.
+        named = [name for name in pipelines if name in table or defaults[name]] or list(pipelines)
+        if len(named) != 1:
+            raise CampaignError(f"{where}: the key 'pipeline' is needed; one of {', '.join(pipelines)}")
+        pipeline = named[0]
     schema = _schema_of(pipeline, where, pipelines)
     for other in pipelines:
         if other in table and other != pipeline:
             raise CampaignError(f"{where}: it has [dataset.{other}], but its pipeline is '{pipeline}'")
     empty = {key: "" for key in FILLED_BY_THE_RUN if key in kinds_of(schema)}
     own = _options(table, pipeline, pipelines, f"{where}, [dataset.{pipeline}]", {})
-    options = build(schema, {**empty, **defaults[pipeline], **own}, f"{where}, {pipeline}")
+    given = absolute_options(schema, {**defaults[pipeline], **own}, source.parent)
+    options = build(schema, {**empty, **given}, f"{where}, {pipeline}")
     return Dataset(keys.name, pipeline, absolute(keys.input, source.parent), keys.voxel_size_nm, options)

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from .settings import Argument, CampaignError, nearest
 #: Between a file and the volume in it: ``stack.h5::/raw/volume``.
 SELECTOR = "::"
 
+_NAMED_PATH = re.compile(r"([\w .-]+)=(.+)", re.DOTALL)
 _FOREIGN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
 #: File systems limit a name to 255 bytes; suffixes and temporary names need some of them.
 _MOST_NAME_BYTES = 200
@@ -91,6 +92,43 @@ def absolute(path: str, folder: Path) -> str:
     """`path` made absolute against `folder`, ``~`` expanded, its selector kept."""
     file, mark, selector = path.partition(SELECTOR)
     return os.path.abspath(os.path.join(folder, os.path.expanduser(file))) + mark + selector
+
+
+#: In a list of named paths: the results of another dataset of the campaign (``particles=@stack``).
+OF_DATASET = "@"
+
+
+def named_path(text: str) -> tuple[str, str]:
+    """Split ``name=path``; a path alone is named after its file.
+
+    Parameters
+    ----------
+    text : str
+        The path may be ``@dataset``, which is named after the dataset.
+    """
+    if found := _NAMED_PATH.fullmatch(text):
+        return found[1], found[2]
+    return (text[1:] if text.startswith(OF_DATASET) else stem(text)), text
+
+
+def absolute_options(schema: type, options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Options with their paths made absolute: fields with the metadata `path`, lists of named paths too."""
+    paths = {f.name for f in fields(schema) if f.metadata.get("path")}
+
+    def complete(text: str) -> str:
+        if not text or text.startswith(OF_DATASET):
+            return text
+        return absolute(text, folder)
+
+    def complete_named(text: str) -> str:
+        name, path = named_path(text)
+        return f"{name}={complete(path)}"
+
+    made = dict(options)
+    for name in paths & set(options):
+        value = options[name]
+        made[name] = tuple(map(complete_named, value)) if isinstance(value, tuple) else complete(value)
+    return made
 
 
 def expand(table: Mapping[str, Any], folder: Path, where: str) -> list[dict[str, Any]]:

@@ -16,27 +16,15 @@ from cytomill.campaign.opening import (
     restore_results,
     stored_campaign,
 )
-from cytomill.campaign.pipelines import DATASETS
-from cytomill.campaign.results import (
-    nanoparticle_report,
-    report_path,
-    run_seconds,
-    stage_timings,
-    units_set_aside,
-)
-from cytomill.nanoparticles.model_files import FittedModel, save_model
-from cytomill.nanoparticles.state import DatasetState
+from cytomill.campaign.pipeline import DATASETS, REPORT, PageFacts
+from cytomill.campaign.pipelines import PIPELINES
+from cytomill.campaign.results import run_seconds, stage_timings, units_set_aside
 from cytomill.reports.campaign import CampaignReport, DatasetRow
-from cytomill.reports.data import DatasetReport
-from cytomill.reports.html import render_campaign, render_dataset
+from cytomill.reports.html import render_campaign
 from cytomill.runtime.ledger import LedgerState, replay
 from cytomill.runtime.ranks import SoloWorld, World
 from cytomill.runtime.telemetry import read_events
-from cytomill.storage.durable import make_directories, write_atomic
-
-REPORT = "report.html"
-PROVENANCE = "provenance.json"
-MODEL = "model"
+from cytomill.storage.durable import write_atomic
 
 
 def finish(
@@ -64,31 +52,24 @@ def finish(
     shared = _shared_facts(output, opened.campaign.run.attempts) if world.rank == 0 else None
     ledger_facts, timings, seconds, provenance = world.bcast(shared)
     names = list(opened.states)
-    rows: dict[str, DatasetRow] = {}
+    pipelines = {dataset.name: PIPELINES[dataset.pipeline] for dataset in opened.campaign.datasets}
+    rows: dict[str, Any] = {}
     incomplete: dict[str, str] = {}
     for first in range(0, len(names), world.size):
         agree_on_stop()
         for name in names[first + world.rank : first + world.rank + 1]:
-            state: DatasetState = opened.states[name]
-            facts: dict[str, Any] = {
-                "set_aside": [row for row in ledger_facts if row.dataset == name],
-                "timings": timings.get(name, []),
-                "provenance": dataset_provenance(state, provenance),
-                "campaign": opened.campaign.name,
-                "campaign_link": f"../../{REPORT}",
-            }
-            try:
-                report = nanoparticle_report(state, **facts)
-            except (OSError, ValueError) as error:
-                # A damaged volume or table must not cost the other datasets their pages.
-                incomplete[name] = f"dataset {name}: its page is incomplete: {error}"
-                report = nanoparticle_report(state, with_volumes=False, **facts)
-                report.notes = (incomplete[name], *report.notes)
-            if name in set_aside:
-                report.notes = (f"Set aside: {set_aside[name]}", *report.notes)
-            _write_dataset(state, report)
-            what = "set aside" if name in set_aside else "incomplete" if name in incomplete else "finished"
-            rows[name] = DatasetRow.of(report, f"{DATASETS}/{name}/{REPORT}", what)
+            facts = PageFacts(
+                set_aside=[row for row in ledger_facts if row.dataset == name],
+                timings=timings.get(name, []),
+                provenance=provenance,
+                campaign=opened.campaign.name,
+                campaign_link=f"../../{REPORT}",
+                link=f"{DATASETS}/{name}/{REPORT}",
+                refusal=set_aside.get(name, ""),
+            )
+            rows[name], sentence = pipelines[name].write_page(opened.states[name], facts)
+            if sentence:
+                incomplete[name] = sentence
     everyones = world.gather((rows, incomplete))
     if everyones is not None:
         for own_rows, own_incomplete in everyones:
@@ -134,25 +115,6 @@ def launches_of(ledger: LedgerState) -> dict[str, Any]:
         for line in ledger.launches
     ]
     return {**last, "launches": every}
-
-
-def dataset_provenance(state: DatasetState, provenance: dict[str, Any]) -> dict[str, Any]:
-    """Provenance of one dataset: the run's, its input's identity, its configuration."""
-    return {
-        "input": {"path": state.input, "identity": state.input_identity},
-        "config": state.options(*vars(state.config)),
-        **provenance,
-    }
-
-
-def _write_dataset(state: DatasetState, report: DatasetReport) -> None:
-    make_directories(state.folder)
-    text = json.dumps(report.provenance, indent=1, default=str)
-    write_atomic(state.folder / PROVENANCE, text.encode())
-    if "mixture" in state.results:
-        model = FittedModel(state.mixture, state.binning, state.source.dtype.name)
-        save_model(state.folder / MODEL, model, state.config)
-    write_atomic(report_path(state.folder), render_dataset(report).encode())
 
 
 def _write_campaign(

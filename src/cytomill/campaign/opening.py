@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.config import Campaign, CampaignError, from_resolved, resolved
-from cytomill.campaign.datasets import check_input_exists
-from cytomill.campaign.pipelines import PIPELINES, Place, waves
+from cytomill.campaign.datasets import Dataset, check_input_exists
+from cytomill.campaign.pipeline import Place
+from cytomill.campaign.pipelines import PIPELINES, waves
 from cytomill.runtime.failures import is_environment_failure
 from cytomill.runtime.ledger import LedgerError, LedgerState, epoch_key, load_arrays
 from cytomill.runtime.planning import changed_fields
@@ -42,15 +43,16 @@ class OpenCampaign:
 def open_datasets(
     campaign: Campaign, place: Place = HERE, only: Sequence[str] | None = None
 ) -> OpenCampaign:
-    """Open every dataset (headers only); one that cannot be used is set aside with its sentence."""
+    """Open every dataset (headers only); one that cannot be used is set aside with its sentence.
+
+    A dataset comes after those whose results it reads; these are opened too where `only` leaves them out.
+    """
     opened = OpenCampaign(campaign)
-    for dataset in campaign.datasets:
-        if only is not None and dataset.name not in only:
-            continue
+    for dataset in in_order(campaign.datasets, only):
         pipeline = PIPELINES[dataset.pipeline]
         try:
             check_input_exists(dataset)
-            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, place)
+            state = pipeline.open_dataset(dataset, campaign.output, campaign.run, place, opened.states)
             opened.stages[dataset.name] = pipeline.stages(state)
             opened.states[dataset.name] = state
         except (ValueError, OSError) as error:
@@ -58,6 +60,18 @@ def open_datasets(
                 raise
             opened.set_aside[dataset.name] = f"dataset {dataset.name}: {error}"
     return opened
+
+
+def in_order(datasets: Sequence[Dataset], only: Sequence[str] | None = None) -> list[Dataset]:
+    """Datasets in the order of their pipelines; with `only`, these and those whose results they read."""
+    if only is not None:
+        wanted = set(only)
+        for dataset in datasets:
+            if dataset.name in only:
+                wanted.update(PIPELINES[dataset.pipeline].depends_on(dataset.options))
+        datasets = [dataset for dataset in datasets if dataset.name in wanted]
+    order = list(PIPELINES)
+    return sorted(datasets, key=lambda dataset: order.index(dataset.pipeline))
 
 
 def keep_timed_names(campaign: Campaign) -> Campaign:

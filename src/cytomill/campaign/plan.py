@@ -18,9 +18,9 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
-from cytomill.campaign.opening import TELEMETRY
-from cytomill.campaign.pipelines import PIPELINES, Place
-from cytomill.nanoparticles.needs import expect
+from cytomill.campaign.opening import TELEMETRY, in_order
+from cytomill.campaign.pipeline import Place
+from cytomill.campaign.pipelines import PIPELINES
 from cytomill.reports.quantities import bytes_text, count_text, seconds_text
 from cytomill.reports.terminal import PlanRow, plan_table
 from cytomill.runtime.ledger import JOURNALS, LedgerState, replay
@@ -186,9 +186,10 @@ def make_plan(
             "of them a node"
         )
     plan = CampaignPlan(campaign.name, campaign.output, ranks, local_ranks, notes=list(campaign.warnings))
-    for dataset in campaign.datasets:
+    opened: dict[str, Any] = {}
+    for dataset in in_order(campaign.datasets):
         try:
-            plan.stages += estimate(campaign, dataset, ranks)
+            plan.stages += estimate(campaign, dataset, ranks, opened)
         except (ValueError, OSError) as error:
             plan.refused[dataset.name] = f"dataset {dataset.name}: {error}"
     if (campaign.output / JOURNALS).is_dir():
@@ -200,8 +201,19 @@ def make_plan(
     return plan
 
 
-def estimate(campaign: Campaign, dataset: Dataset, ranks: int = 1) -> list[StageNeeds]:
+def estimate(
+    campaign: Campaign, dataset: Dataset, ranks: int = 1, others: dict[str, Any] | None = None
+) -> list[StageNeeds]:
     """What the stages of one dataset will need, from its header alone.
+
+    Parameters
+    ----------
+    campaign, dataset
+        Whose.
+    ranks : int
+        That share the work.
+    others : dict of str to state, optional
+        Datasets before it, whose results it may read; the dataset joins them.
 
     Raises
     ------
@@ -209,8 +221,10 @@ def estimate(campaign: Campaign, dataset: Dataset, ranks: int = 1) -> list[Stage
         If the dataset cannot be used; one sentence.
     """
     pipeline = PIPELINES[dataset.pipeline]
-    state = pipeline.open_dataset(dataset, campaign.output, campaign.run, Place(ranks=ranks))
-    return expect(state, pipeline.stages(state))
+    others = {} if others is None else others
+    state = pipeline.open_dataset(dataset, campaign.output, campaign.run, Place(ranks=ranks), others)
+    others[dataset.name] = state
+    return pipeline.expect(state, pipeline.stages(state))
 
 
 def _take_into_account(plan: CampaignPlan, ledger: LedgerState) -> None:

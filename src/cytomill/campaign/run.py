@@ -26,9 +26,11 @@ from cytomill.campaign.opening import (
     open_datasets,
     write_resolved,
 )
-from cytomill.campaign.pipelines import Place
+from cytomill.campaign.pipeline import REPORT, Place
+from cytomill.campaign.pipelines import PIPELINES
 from cytomill.campaign.plan import estimate
 from cytomill.campaign.provenance import collect
+from cytomill.reports.quantities import number_of
 from cytomill.runtime.devices import Binding, bind
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
@@ -154,7 +156,7 @@ def _make_output(output: Path) -> None:
 def _run_locked(
     world: World, campaign: Campaign, launch: str, lock: CampaignLock | None, options: RunOptions
 ) -> ExitCode:
-    from cytomill.campaign.finish import REPORT, finish
+    from cytomill.campaign.finish import finish
 
     began = time.time()
     output = campaign.output
@@ -242,15 +244,12 @@ def _announce(
     journal.launch_line(version=__version__, provenance=provenance, run=asdict(campaign.run))
     hosts = sorted({rank["host"] for rank in ranks})
     say(
-        f"{__version__}, campaign {campaign.name}: {_count(len(campaign.datasets), 'dataset')} on "
-        f"{_count(world.size, 'rank')} ({', '.join(hosts)}), results in {campaign.output}"
+        f"{__version__}, campaign {campaign.name}: {number_of(len(campaign.datasets), 'dataset')} on "
+        f"{number_of(world.size, 'rank')} ({', '.join(hosts)}), results in {campaign.output}"
     )
     for note in sorted({note for _, notes, _ in everyones for note in notes}):
         say(note)
 
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _open_together(world: World, campaign: Campaign, place: Place) -> OpenCampaign:
@@ -304,7 +303,7 @@ def _check_memory(world: World, opened: OpenCampaign, ledger: LedgerState | None
         for dataset in opened.campaign.datasets:
             if dataset.name in opened.states:
                 # A look of its own at the header: planning pretends results that are not there yet.
-                for needs in estimate(opened.campaign, dataset, world.size):
+                for needs in estimate(opened.campaign, dataset, world.size, dict(opened.states)):
                     if (dataset.name, needs.stage) not in ledger.stages:
                         sizes.append(needs.memory_bytes)
         try:
@@ -336,13 +335,12 @@ def _conclude(opened: OpenCampaign, set_aside: dict[str, str], began: float) -> 
         if name not in opened.set_aside:
             say(f"set aside: {sentence}")
     say(
-        f"{_count(finished, 'dataset')} finished, {len(set_aside)} set aside, {time.time() - began:.1f} s; "
-        f"report: {opened.campaign.output / 'report.html'}"
+        f"{number_of(finished, 'dataset')} finished, {len(set_aside)} set aside, {time.time() - began:.1f} s; "
+        f"report: {opened.campaign.output / REPORT}"
     )
 
 
 def compile_kernels() -> None:
     """Compile, or load from the cache, every kernel that the pipelines use."""
-    from cytomill.nanoparticles.warming import warm_kernels
-
-    warm_kernels()
+    for pipeline in PIPELINES.values():
+        pipeline.compile_kernels()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cytomill.campaign.opening import open_datasets, stored_campaign
-from cytomill.campaign.pipelines import Place
+from cytomill.campaign.pipeline import Place
 from cytomill.kernels.devices import Device
 from cytomill.runtime.devices import device_from_environment
 from cytomill.runtime.ledger import load_arrays, replay

@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.config import Campaign, CampaignError
 from cytomill.campaign.launches import new_launch_id
 from cytomill.campaign.opening import RESOLVED, open_datasets, stored_campaign
+from cytomill.campaign.pipelines import PIPELINES
+from cytomill.campaign.verify_report import Problem, VerifyReport
 from cytomill.kernels.checksum import crc32c_of
-from cytomill.reports.quantities import bytes_text, seconds_text
 from cytomill.runtime.journals import (
     JOURNALS,
     LedgerError,
@@ -34,131 +34,14 @@ from cytomill.runtime.planning import as_json
 from cytomill.storage.durable import ShardRecord, check
 from cytomill.storage.volumes import Volume
 
-#: Result of a stage that holds the CRC-32C of each of the input's slices.
-SLICE_CHECKSUMS = "crc32c"
+#: Field of a stage that identifies an input, and result that holds the CRC-32C of each of its slices; a
+#: pipeline with several inputs adds a name of its own to both.
+INPUT, SLICE_CHECKSUMS = "input", "crc32c"
 
 #: Slices named in a sentence; a stack that was replaced differs in all.
 _NAMED = 5
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is not as the ledger says.
-
-    Parameters
-    ----------
-    sentence : str
-        What is wrong, naming file, dataset, stage and unit where there are such.
-    dataset, stage : str
-        Where; empty where it concerns the campaign.
-    units : tuple of int
-        Units that have to be computed again.
-    reduction : bool
-        Whether the stage's reduction has to be done again.
-    path : str
-        The damaged file where mending replaces it.
-    mendable : bool
-        Whether the next run can make it again.
-    """
-
-    sentence: str
-    dataset: str = ""
-    stage: str = ""
-    units: tuple[int, ...] = ()
-    reduction: bool = False
-    path: str = ""
-    mendable: bool = True
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-@dataclass
-class VerifyReport:
-    """What was checked and what was found.
-
-    Parameters
-    ----------
-    folder : Path
-        The campaign's output folder.
-    problems : list of Problem
-        In the order of the datasets' stages.
-    shards, results, files : int
-        Shards, stored results and files of reductions that were compared.
-    bytes : int
-        Size of all of them.
-    slices : int
-        Slices of the inputs that were read and compared.
-    seconds : float
-        Time that it took.
-    mended : bool
-        Whether the ledger was changed so that the next run makes the damaged parts again.
-    notes : list of str
-        Further sentences.
-    """
-
-    folder: Path
-    problems: list[Problem] = field(default_factory=list)
-    shards: int = 0
-    results: int = 0
-    files: int = 0
-    bytes: int = 0
-    slices: int = 0
-    seconds: float = 0.0
-    mended: bool = False
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def units(self) -> list[tuple[str, str, int]]:
-        """(dataset, stage, unit) of every unit that has to be computed again."""
-        return sorted({(p.dataset, p.stage, unit) for p in self.problems for unit in p.units})
-
-    @property
-    def reductions(self) -> list[tuple[str, str]]:
-        """(dataset, stage) of every reduction that has to be done again, those after a unit included."""
-        return sorted({(p.dataset, p.stage) for p in self.problems if p.reduction or p.units})
-
-    @property
-    def summary(self) -> str:
-        """What was checked and found, in a line or two."""
-        checked = (
-            f"checked {_count(self.shards, 'shard')}, {_count(self.results, 'result')} and "
-            f"{_count(self.files, 'file')} ({bytes_text(self.bytes)}) in {seconds_text(self.seconds)}"
-        )
-        if self.slices:
-            checked += f", and {self.slices} slices of the inputs"
-        lines = [*self.notes, f"{checked}: {self._found()}"]
-        if any(not problem.mendable for problem in self.problems):
-            lines.append("what concerns an input cannot be mended here: restore it, or run with --update")
-        return "\n".join(lines)
-
-    def _found(self) -> str:
-        if not self.problems:
-            return "no damage"
-        found = _count(len(self.problems), "problem")
-        if not any(problem.mendable for problem in self.problems):
-            return found
-        again = f"{_count(len(self.units), 'unit')} and {_count(len(self.reductions), 'reduction')}"
-        if self.mended:
-            return f"{found}; the next run makes {again} again"
-        return f"{found}; 'cytomill verify --mend' has the next run make {again} again"
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "folder": str(self.folder),
-            "problems": [vars(problem) | {"units": list(problem.units)} for problem in self.problems],
-            **{name: getattr(self, name) for name in ("shards", "results", "files", "bytes", "slices")},
-            "seconds": self.seconds,
-            "mended": self.mended,
-            "notes": list(self.notes),
-        }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def verify(
@@ -322,37 +205,44 @@ def _check_inputs(
     opened = open_datasets(campaign)
     for dataset in campaign.datasets:
         stages = [stage for (name, _), stage in state.stages.items() if name == dataset.name]
-        recorded = next((stage.fields["input"] for stage in stages if "input" in stage.fields), None)
-        if recorded is None:
+        if not any("input" in stage.fields for stage in stages):
             continue
         if dataset.name in opened.set_aside:
             yield Problem(opened.set_aside[dataset.name], dataset.name, mendable=False)
             continue
-        source: Volume = opened.states[dataset.name].source
-        found = as_json(source.identity())
-        differing = [key for key in {**recorded, **found} if recorded.get(key) != found.get(key)]
-        if differing:
-            changes = ", ".join(f"{key} {recorded.get(key)!r} -> {found.get(key)!r}" for key in differing)
-            yield Problem(
-                f"dataset {dataset.name}: the input {dataset.input} is not as it was read: {changes}.",
-                dataset.name,
-                mendable=False,
-            )
-        if read:
-            yield from _check_slices(dataset.name, source, stages, report)
+        inputs = PIPELINES[dataset.pipeline].inputs(opened.states[dataset.name])
+        for suffix, source in inputs.items():
+            recorded = next((s.fields[INPUT + suffix] for s in stages if INPUT + suffix in s.fields), None)
+            if recorded is None:
+                continue
+            yield from _check_identity(dataset.name, source, recorded)
+            if read:
+                yield from _check_slices(dataset.name, source, SLICE_CHECKSUMS + suffix, stages, report)
+
+
+def _check_identity(dataset: str, source: Volume, recorded: Mapping[str, Any]) -> Iterator[Problem]:
+    found = as_json(source.identity())
+    differing = [key for key in {**recorded, **found} if recorded.get(key) != found.get(key)]
+    if differing:
+        changes = ", ".join(f"{key} {recorded.get(key)!r} -> {found.get(key)!r}" for key in differing)
+        yield Problem(
+            f"dataset {dataset}: the input {source.path} is not as it was read: {changes}.",
+            dataset,
+            mendable=False,
+        )
 
 
 def _check_slices(
-    dataset: str, source: Volume, stages: Sequence[StageState], report: VerifyReport
+    dataset: str, source: Volume, checksums: str, stages: Sequence[StageState], report: VerifyReport
 ) -> Iterator[Problem]:
     for stage in stages:
         try:
             result = load_arrays(report.folder, stage.reduced) if stage.reduced is not None else {}
         except LedgerError:  # a problem of its own already
             continue
-        if SLICE_CHECKSUMS not in result:
+        if checksums not in result:
             continue
-        expected = result[SLICE_CHECKSUMS].tolist()
+        expected = result[checksums].tolist()
         differing = []
         try:
             for first, slab in source.slabs(source.chunks[0]):

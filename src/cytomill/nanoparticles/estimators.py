@@ -7,8 +7,7 @@ import numpy as np
 from cytomill.nanoparticles.config import ESTIMATORS, NanoparticleSegConfig
 from cytomill.nanoparticles.mixture import ReferenceEstimator
 from cytomill.nanoparticles.model import Estimator
-from cytomill.nanoparticles.robust import RobustEstimator, guess_polarity
-from cytomill.nanoparticles.robust_shape import fill_comb, find_flank
+from cytomill.nanoparticles.robust import RobustEstimator, guess_polarity, knee_of
 from cytomill.nanoparticles.robust_slices import brightness_shift, judge_slices
 
 
@@ -71,4 +70,4 @@ def judge_stack(config: NanoparticleSegConfig, hist_slices: np.ndarray) -> tuple
     if config.estimator == "reference":
         return np.ones(len(hist_slices), bool), np.zeros(len(hist_slices))
     usable, _ = judge_slices(hist_slices)
-    return usable, brightness_shift(hist_slices, usable, lambda counts: find_flank(fill_comb(counts)).knee)
+    return usable, brightness_shift(hist_slices, usable, knee_of)

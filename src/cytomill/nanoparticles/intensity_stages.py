@@ -24,7 +24,6 @@ from cytomill.nanoparticles.state import (
 )
 from cytomill.runtime.arrays import digest
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
-from cytomill.storage.errors import LayoutDiffers
 from cytomill.storage.stores import writing_buffer_bytes
 
 
@@ -48,16 +47,10 @@ class NanoparticleStage(Stage):
             "version": __version__,
             "parameters": self.fields(),
         }
-        layout = (name, shape, dtype, chunks, shards)
         attributes: dict[str, Any] = {"processing": [processing], "inputs": list(inputs)}
         if name.startswith(POSTERIOR) and np.dtype(dtype) == np.uint8:
             attributes["posterior_scale"] = 1 / 255
-        try:
-            self.state.store.create(*layout, attributes=attributes)
-        except LayoutDiffers:
-            # What is there belongs to an older epoch: the layout is among the fields of a stage that
-            # writes, so that an epoch with committed units never finds another one here.
-            self.state.store.create(*layout, attributes=attributes, overwrite=True)
+        self.state.store.create_or_replace(name, shape, dtype, chunks, shards, attributes)
 
 
 class SlabStage(NanoparticleStage):

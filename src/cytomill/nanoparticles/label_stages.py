@@ -17,7 +17,7 @@ from cytomill.kernels.blocks import Region, align, common_multiple, grid, grow, 
 from cytomill.kernels.closing import Ball, ball
 from cytomill.kernels.components import Runs
 from cytomill.nanoparticles.intensity_stages import NanoparticleStage
-from cytomill.nanoparticles.labels import (
+from cytomill.kernels.labelling import (
     LabelMap,
     label_unit,
     masks_unit_bytes,
@@ -39,9 +39,8 @@ from cytomill.nanoparticles.state import (
     POSTERIOR,
     PROVISIONAL,
     DatasetState,
-    digest_of,
 )
-from cytomill.runtime.arrays import from_npz, to_npz
+from cytomill.runtime.arrays import digest_of, from_npz, to_npz
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
 from cytomill.storage.checked import read_checked, write_checked
 from cytomill.storage.stores import StoredArray, reading_buffer_bytes, writing_buffer_bytes

@@ -12,8 +12,9 @@ from cytomill.kernels.blocks import grid
 from cytomill.nanoparticles.downsample import downsample_slab, source_slices
 from cytomill.nanoparticles.intensity_stages import NanoparticleStage, SlabStage
 from cytomill.nanoparticles.slabs import slab_posterior
-from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR, digest_of
+from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR
 from cytomill.runtime.arrays import digest
+from cytomill.runtime.arrays import digest_of
 from cytomill.runtime.stage import Unit, UnitOutput
 from cytomill.storage.stores import writing_buffer_bytes
 

@@ -141,7 +141,8 @@ def _saturated(counts: np.ndarray, flank: Flank) -> float:
     return float(counts[-1] - 3.0 * due)
 
 
-def _knee_of(hist: np.ndarray) -> int:
+def knee_of(hist: np.ndarray) -> int:
+    """Bin at which the right flank of a histogram's background ends."""
     return find_flank(fill_comb(hist)).knee
 
 
@@ -162,7 +163,7 @@ def guess_polarity(hist_slices: np.ndarray) -> tuple[str, str]:
     for polarity, rows in (("bright", hist_slices), ("dark", hist_slices[:, ::-1])):
         # Padding is the lowest bin of the acquired stack; it must not look like dark particles.
         usable = judge_slices(hist_slices)[0]
-        shift = brightness_shift(rows, usable, _knee_of)
+        shift = brightness_shift(rows, usable, knee_of)
         counts = fill_comb(align(rows[usable], shift[usable]).sum(0)) if usable.any() else np.zeros(BINS)
         flank = find_flank(counts)
         verdict = separate_mode(counts, flank)[0]
@@ -209,7 +210,7 @@ class RobustEstimator:
         if hist_slices.shape[0] == 0:
             raise ValueError("the stack has 0 slices: there is nothing to fit; check the path and the shape")
         usable, notes = judge_slices(hist_slices)
-        shift = brightness_shift(hist_slices, usable, _knee_of)
+        shift = brightness_shift(hist_slices, usable, knee_of)
         taken = self._taken(usable, np.asarray(sampled, bool))
         if not taken.any():
             return Thresholds(BINS - 1, BINS, usable, notes)
@@ -250,7 +251,7 @@ class RobustEstimator:
         hist_slices, hist_bg_slices = np.asarray(hist_slices), np.asarray(hist_bg_slices)
         usable, notes = thresholds.usable, thresholds.notes
         taken = self._taken(usable, np.asarray(sampled, bool))
-        shift = brightness_shift(hist_slices, usable, _knee_of)
+        shift = brightness_shift(hist_slices, usable, knee_of)
         hist_stack, hist_bg = hist_slices[taken].sum(0), hist_bg_slices[taken].sum(0)
         counts = fill_comb(align(hist_slices[taken], shift[taken]).sum(0))
         outside = fill_comb(align(hist_bg_slices[taken], shift[taken]).sum(0))

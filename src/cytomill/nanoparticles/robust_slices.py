@@ -116,7 +116,8 @@ def align(rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Move histograms (or probabilities) to the stack's brightness: row ``v`` comes from ``v + shift``.
 
     Counts are shared between neighbouring bins in proportion and none is lost: what leaves the scale
-    is kept in its first or last bin.
+    is kept in its first or last bin.  What these two held stays there: padding and saturated voxels do
+    not move with the brightness, and would be a false mode inside the scale.
 
     Parameters
     ----------
@@ -132,12 +133,14 @@ def align(rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
     if not np.any(shift):
         return rows.copy()
     bins = rows.shape[1]
+    inner = rows[:, 1:-1]
     out = np.zeros_like(rows)
+    out[:, [0, -1]] = rows[:, [0, -1]]
     for z, offset in enumerate(shift):
         whole = int(np.floor(offset))
         part = offset - whole
-        target = np.arange(bins) - whole
+        target = np.arange(1, bins - 1) - whole
         for step, weight in ((0, 1.0 - part), (-1, part)):
             if weight > 0:
-                out[z] += np.bincount(np.clip(target + step, 0, bins - 1), weight * rows[z], bins)
+                out[z] += np.bincount(np.clip(target + step, 0, bins - 1), weight * inner[z], bins)
     return out

@@ -26,7 +26,7 @@ from cytomill.nanoparticles.downsample import (
 )
 from cytomill.nanoparticles.estimators import make_estimator
 from cytomill.nanoparticles.fitting import analyse_histograms, apply_mixture, fit_stack
-from cytomill.nanoparticles.labels import label_unit, merge_blocks, paint_unit
+from cytomill.kernels.labelling import label_unit, merge_blocks, paint_unit
 from cytomill.nanoparticles.layout import open_array, output_layout, slab_depth
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Mixture, SlicePosterior

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +17,8 @@ from cytomill.nanoparticles.fitting import StackHistograms
 from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
+from cytomill.runtime.arrays import text_array
+from cytomill.runtime.layout import Layout
 from cytomill.runtime.stage import Arrays
 from cytomill.storage.stores import (
     StoredArray,
@@ -41,25 +41,6 @@ ENCODED_LABELS = 0.125
 
 #: Bytes of image that a unit of the slice-wise stages covers, where the plan may choose.
 SLAB_BYTES = 128 * 2**20
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a dataset is cut into units; it changes no value.
-
-    Parameters
-    ----------
-    slices_per_unit : int
-        Depth of a slab; 0 chooses it.
-    block : tuple of int
-        Block of the labelling stages, voxels (Z, Y, X); zeros choose it.
-    ranks : int
-        Ranks that share the units; what is chosen gives each of them several.
-    """
-
-    slices_per_unit: int = 0
-    block: tuple[int, int, int] = (0, 0, 0)
-    ranks: int = 1
 
 
 @dataclass
@@ -234,13 +215,3 @@ def mixture_from_arrays(arrays: Arrays) -> Mixture:
     found = {f.name: arrays[f.name] for f in fields(Mixture) if f.name in arrays}
     values: dict[str, Any] = {n: array if array.ndim else array.item() for n, array in found.items()}
     return Mixture(**values | {"notes": tuple(str(n) for n in arrays["notes"])})
-
-
-def text_array(sentences: tuple[str, ...]) -> np.ndarray:
-    """Sentences as a unicode array (of length 0 too: its dtype is then one character)."""
-    return np.array(sentences, dtype=str) if sentences else np.empty(0, "<U1")
-
-
-def digest_of(value: Any) -> str:
-    """A short SHA-256 of a JSON-able value: what a later stage depends on."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from cytomill.reports.data import DatasetReport, SetAside, StageTiming
+from cytomill.reports.partitioning import PartitionRow
+from cytomill.reports.sections import Section
 
 
 @dataclass
@@ -98,8 +100,8 @@ class CampaignReport:
         Hosts that took part.
     provenance : dict
         Nested and JSON-able.
-    datasets : list of DatasetRow
-        In the campaign's order.
+    datasets : list of DatasetRow or PartitionRow
+        In the campaign's order; the page has a table a pipeline.
     set_aside : list of SetAside
         Units given up, with their dataset.
     timings : list of StageTiming
@@ -108,6 +110,8 @@ class CampaignReport:
         Wall time over all launches; the sum of the stages when None.
     launches : int
         How often the campaign was started.
+    sections : list of Section
+        What compares its datasets, between their table and the times.
     """
 
     name: str
@@ -117,11 +121,12 @@ class CampaignReport:
     ranks: int = 1
     hosts: list[str] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
-    datasets: list[DatasetRow] = field(default_factory=list)
+    datasets: list[DatasetRow | PartitionRow] = field(default_factory=list)
     set_aside: list[SetAside] = field(default_factory=list)
     timings: list[StageTiming] = field(default_factory=list)
     runtime_seconds: float | None = None
     launches: int = 1
+    sections: list[Section] = field(default_factory=list)
 
     @property
     def seconds(self) -> float | None:

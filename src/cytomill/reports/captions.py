@@ -49,6 +49,46 @@ THRESHOLDS = (
     "found are mostly doubtful."
 )
 
+ENRICHMENT = (
+    "The radial distribution function g says how densely a shell is filled compared with the organelle "
+    "spread evenly over the cytoplasm: g = 1 is even, 2 is twice as dense, 0.5 half. It is an enrichment "
+    "over uniform density, not a pair correlation: it says where in the cell an organelle sits, nothing "
+    "about how its objects sit to one another. A shell without cytoplasm has no g (–)."
+)
+
+RDF = (
+    "In the RDF, orange: density of the organelle in each shell over its density in the whole cytoplasm; "
+    "the band is the 95 % interval over the cell's objects. Blue: the same for objects counted by their "
+    "centres, against the same objects put at random where they fit. Grey: the voxel curve in finer steps "
+    "of t. Where orange and blue part, a few large objects carry the voxel curve."
+)
+
+RDF_CELLS = (
+    "Thin: one cell each. Thick: their mean, every cell counting the same. Lines that run together are a "
+    "pattern of the cells; lines that do not are not one, however smooth their mean."
+)
+
+SHELL_SIZES = (
+    "Shells take equal steps of t, not equal volumes, so outer shells are usually larger; pale parts are "
+    "censored: nearer to a face of the image volume than to the plasma membrane, so that their true shell "
+    "is not known."
+)
+
+DISTANCES = (
+    "Distance of every object's centre to the nearest surface, in three dimensions. Colours: where the "
+    "object lies."
+)
+
+CONDITIONS = (
+    "Mean over the cells of a condition; bars are 95 % intervals from drawing cells anew within replicates. "
+    "Where bars overlap widely, the cells at hand do not tell the conditions apart."
+)
+
+SIMILARITY = (
+    "Pearson's r between two RDFs, shell by shell: 1 is the same shape, 0 none in common, −1 the mirror "
+    "image. No p-value: the few shells of a cell are not independent draws."
+)
+
 
 def slices_set_aside(number: int) -> str:
     """What the shaded slices of a figure along z are."""

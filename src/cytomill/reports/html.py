@@ -14,8 +14,10 @@ import pandas as pd
 
 from cytomill.nanoparticles.model import FLAGGED, NO_PARTICLES, PARTICLES
 from cytomill.reports import balance, calibration, figures, quantities, slices
-from cytomill.reports.campaign import CampaignReport
+from cytomill.reports.campaign import CampaignReport, DatasetRow
 from cytomill.reports.data import DatasetReport
+from cytomill.reports.partitioning import PartitionRow
+from cytomill.reports.sections import number_text
 
 #: Rows of the particle table on the page; the full table lies beside it.
 TOP_PARTICLES = 20
@@ -63,13 +65,13 @@ def render_dataset(report: DatasetReport) -> str:
             median_diameter=_median(report.particles, "equivalent_diameter_um"),
             panels=[slices.slice_panels(example, report.voxel_size_nm) for example in report.examples],
             heat=_gradient(slices.heat_steps(9)),
-            fit_figures=_present(
+            fit_figures=present(
                 figures.histograms(report),
                 figures.posterior_curve(report),
                 figures.mixing_weight(report),
             ),
             calibration_figure=calibration.calibration_curve(report.calibration),
-            particle_figures=_present(
+            particle_figures=present(
                 figures.size_distribution(report.particles), figures.particles_along_z(report)
             ),
             no_particles=empty,
@@ -93,18 +95,26 @@ def render_campaign(report: CampaignReport) -> str:
     str
         HTML, UTF-8; the same text for the same data and library versions.
     """
-    measured = [row for row in report.datasets if row.particles is not None]
-    highest = max((row.load or 0.0 for row in report.datasets), default=0.0)
+    partitions = [PartitionRow.of_any(row) for row in report.datasets if row.pipeline == "partitioning"]
+    stacks = [
+        row for row in report.datasets if isinstance(row, DatasetRow) and row.pipeline != "partitioning"
+    ]
+    measured = [row for row in stacks if row.particles is not None]
+    counted = [row for row in partitions if row.cells is not None]
     return (
         environment()
         .get_template("campaign.html.j2")
         .render(
             report=report,
-            tones=[verdict_tone(row.verdict, row.converged) for row in report.datasets],
+            stacks=stacks,
+            tones=[verdict_tone(row.verdict, row.converged) for row in stacks],
+            partitions=partitions,
+            cells=sum(row.cells for row in counted) if counted else None,
+            refused=sum(row.refused or 0 for row in counted),
             state_tone=_STATES.get(report.state, "bad"),
             finished=sum(row.state == "finished" for row in report.datasets),
             clusters=sum(row.particles for row in measured) if measured else None,
-            highest_load=highest,
+            highest_load=max((row.load or 0.0 for row in stacks), default=0.0),
             balance=balance.rank_balance(report.timings),
             provenance=list(provenance_lines(report.provenance)),
         )
@@ -137,14 +147,15 @@ def top_particles(table: pd.DataFrame | None, rows: int = TOP_PARTICLES) -> dict
     top = table_sorted.head(rows)
     columns = [c for c in _COLUMNS if c[0] in table]
     body = [
-        [_cell(row[name] / scale, digits) for name, _, scale, digits in columns] for _, row in top.iterrows()
+        [number_text(row[name] / scale, digits) for name, _, scale, digits in columns]
+        for _, row in top.iterrows()
     ]
     headings = [heading for _, heading, _, _ in columns]
     axes = sorted(c for c in table if str(c).startswith("axis_") and str(c).endswith("_um"))
     if axes:
         headings.append("Principal axes (µm)")
         for line, (_, row) in zip(body, top.iterrows()):
-            line.append(" × ".join(_cell(row[axis], 2) for axis in axes))
+            line.append(" × ".join(number_text(row[axis], 2) for axis in axes))
     return {"headings": headings, "rows": body, "total": len(table)}
 
 
@@ -201,7 +212,8 @@ def scaled_text(value: float | None, factor: float) -> str:
     return quantities.NOTHING if value is None else quantities.figures_text(value * factor)
 
 
-def _present(*pictures) -> list:
+def present(*pictures) -> list:
+    """The pictures that there are."""
     return [picture for picture in pictures if picture is not None]
 
 
@@ -215,12 +227,6 @@ def _median(table: pd.DataFrame | None, column: str) -> float | None:
         return None
     value = float(table[column].median())
     return value if np.isfinite(value) else None
-
-
-def _cell(value: Any, digits: int) -> str:
-    if pd.isna(value):
-        return quantities.NOTHING
-    return quantities.count_text(int(value)) if digits == 0 else quantities.figures_text(float(value), digits)
 
 
 def _is_nested(value: Any) -> bool:

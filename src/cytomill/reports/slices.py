@@ -325,7 +325,7 @@ def _scale_strip(columns: int, pixel_nm: float, base: int) -> np.ndarray:
     length = max(1, round(length_nm / pixel_nm))
     text = f"{figures_text(length_nm / 1000, 1)} µm"
     size = max(9, round(columns / 26))
-    font = _font(size)
+    font = label_font(size)
     left, top, right, bottom = font.getbbox(text)
     pad = max(3, size // 3)
     bar = max(2, size // 5)
@@ -364,7 +364,7 @@ def _png(image: Image.Image, **options) -> str:
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def label_font(size: int) -> ImageFont.FreeTypeFont:
     """The font that matplotlib brings along: the same letters on every machine."""
     return ImageFont.truetype(
         str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cytomill.nanoparticles.labels import threshold_mask
+from cytomill.kernels.labelling import threshold_mask
 
 #: Voxels that a part of the posterior's range needs for its share of particles to be trusted.
 FEWEST_VOXELS = 1000

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +90,16 @@ def digest(arrays: Arrays) -> str:
         total.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
         total.update(array.tobytes())
     return total.hexdigest()[:20]
+
+
+def text_array(sentences: Sequence[str]) -> np.ndarray:
+    """Sentences as a unicode array (of length 0 too: its dtype is then one character)."""
+    return np.array(list(sentences), dtype=str) if len(sentences) else np.empty(0, "<U1")
+
+
+def digest_of(value: Any) -> str:
+    """A short SHA-256 of a JSON-able value: what a later stage depends on."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def concatenate(parts: list[Arrays]) -> Arrays:

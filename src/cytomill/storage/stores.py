@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cytomill.storage.errors import DamagedShard, VolumeError
+from cytomill.storage.errors import DamagedShard, LayoutDiffers, VolumeError
 from cytomill.storage.regions import Region, complete_region, region_shape
 
 __all__ = [
@@ -187,6 +187,28 @@ class VolumeStore(ABC):
         VolumeError
             If an array of another layout is there, or a name, shape or spacing makes no sense.
         """
+
+    def create_or_replace(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: Any,
+        chunks: Sequence[int],
+        shards: Sequence[int],
+        attributes: Mapping[str, Any],
+        voxel_size_nm: Sequence[float] | None = None,
+        is_labels: bool | None = None,
+    ) -> StoredArray:
+        """Create an array; one of another layout that is there gives way, data included.
+
+        For stages whose layout is among their fields: what is there then belongs to an older epoch, and an
+        epoch with committed units never finds another layout. Parameters are those of :meth:`create`.
+        """
+        layout = (name, shape, dtype, chunks, shards, voxel_size_nm, attributes)
+        try:
+            return self.create(*layout, is_labels=is_labels)
+        except LayoutDiffers:
+            return self.create(*layout, overwrite=True, is_labels=is_labels)
 
     @abstractmethod
     def open(self, name: str) -> StoredArray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cytomill.kernels.blocks import grid, grow, region_shape, region_slices
 from cytomill.kernels.closing import BORDERS, ball
 from cytomill.kernels.components import label_runs
-from cytomill.nanoparticles.labels import (
+from cytomill.kernels.labelling import (
     LabelMap,
     label_unit,
     label_volume,

@@ -1,0 +1,189 @@
+"""Cells too large for one rank: distances within planes by slabs, then along Z by bands of rows.
+
+The distance transform is separable, so that its two stages give each voxel the same bits as a transform
+of the whole cell; between them lie, a slab and band, the squared distances within the planes.
+
+::
+
+    planes            columns
+    +-----------+     +---+---+---+
+    |   slab    |     | b | b | b |
+    +-----------+     | a | a | a |
+    |   slab    |     | n | n | n |
+    +-----------+     | d | d | d |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytomill.kernels.blocks import Region, region_shape
+from cytomill.kernels.distance import column_distances, plane_distances
+from cytomill.kernels.surface import surface_halo
+from cytomill.partitioning.cell import fields_of
+from cytomill.partitioning.cell_stages import CellStage, cell_folder, cell_of, cell_unit
+from cytomill.partitioning.pieces import pieces_of, read_piece, write_piece, write_region
+from cytomill.partitioning.roster import RosterCell
+from cytomill.partitioning.state import PROVISIONAL, PartitionState
+from cytomill.partitioning.survey_stage import PartitionStage
+from cytomill.runtime.arrays import digest_of
+from cytomill.runtime.needs import steps
+from cytomill.runtime.stage import Arrays, Unit, UnitOutput
+
+#: Voxels of a slab and of a band, at about 40 bytes each while they are computed.
+UNIT_VOXELS = 24_000_000
+
+SURFACES = ("nucleus", "cell")
+
+
+def slab_path(state: PartitionState, cell: RosterCell, first_slice: int, first_row: int) -> Path:
+    """Where what a slab has for a band waits."""
+    folder = state.folder / PROVISIONAL / "planes" / f"{cell.index:06d}"
+    return folder / f"{first_slice:06d}-{first_row:06d}.piece"
+
+
+def bands_of(box: Region) -> list[tuple[int, int]]:
+    """Rows of each band of a box; a matter of its size alone, as both stages go by it."""
+    depth, height, width = region_shape(box)
+    (first, _) = box[1]
+    rows = max(1, UNIT_VOXELS // (depth * width))
+    return [(first + a, first + b) for a, b in steps(height, rows)]
+
+
+class PlaneStage(PartitionStage):
+    """Distances within the planes of every large cell."""
+
+    name = "planes"
+
+    def fields(self) -> dict[str, Any]:
+        return {"cells": digest_of(CellStage(self.state).fields())}
+
+    @property
+    def halo(self) -> int:
+        """Slices beside a slab that its surface depends on."""
+        return surface_halo(self.state.voxel_size_nm)
+
+    def large(self) -> list[RosterCell]:
+        """Cells that the stage before has left."""
+        done = set(self.state.results["cells"]["index"].tolist())
+        return [cell for cell in self.state.cells if cell.index not in done]
+
+    def units(self) -> list[Unit]:
+        units: list[Unit] = []
+        for cell in self.large():
+            units += [cell_unit(len(units) + i, cell, r) for i, r in enumerate(self._slabs(cell.region))]
+        return units
+
+    def units_of_box(self, box: Region) -> list[Unit]:
+        """Units as of one cell in a box, for planning."""
+        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(self._slabs(box))]
+
+    def _slabs(self, box: Region) -> list[Region]:
+        depth, height, width = region_shape(box)
+        wanted = self.state.layout.slices_per_unit
+        if not wanted:
+            most = max(1, UNIT_VOXELS // (height * width) - 2 * self.halo)
+            wanted = max(1, min(most, -(-depth // max(8, 4 * self.state.layout.ranks))))
+        start = box[0][0]
+        return [((start + a, start + b), *box[1:]) for a, b in steps(depth, wanted)]
+
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
+        def voxels(unit: Unit) -> int:
+            depth, height, width = region_shape(unit.region[:3])
+            return (depth + 2 * self.halo) * height * width
+
+        return max((voxels(unit) * SLAB_BYTES_A_VOXEL for unit in units), default=0)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state = self.state
+        cell, region = cell_of(state, unit)
+        (z0, z1), (low, high) = region[0], cell.region[0]
+        around = (max(z0 - self.halo, low), min(z1 + self.halo, high))
+        masks = cell.masks((around, *region[1:]))
+        parts = {}
+        for name, mask in zip(SURFACES, masks, strict=True):
+            squared, offset = plane_distances(mask, z0 - around[0], z1 - around[0], state.voxel_size_nm)
+            parts |= {f"{name}_squared": squared, f"{name}_offset": offset}
+        shards = []
+        first_row = cell.region[1][0]
+        for a, b in bands_of(cell.region):
+            rows = slice(a - first_row, b - first_row)
+            path = slab_path(state, cell, z0, a)
+            write_piece(path, {k: np.ascontiguousarray(v[:, rows]) for k, v in parts.items()})
+            shards.append(path)
+        return UnitOutput({"slabs": np.array([[cell.index, z0, z1]])}, shards)
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        return {"slabs": partials.get("slabs", np.empty((0, 3), np.int64))}
+
+
+class ColumnStage(PartitionStage):
+    """Distances along Z, and all fields, of every large cell."""
+
+    name = "columns"
+
+    def fields(self) -> dict[str, Any]:
+        # The slabs are named because what waits is that of exactly these slabs.
+        slabs = self.state.results["planes"]["slabs"].tolist()
+        return {"planes": digest_of(PlaneStage(self.state).fields()), "slabs": digest_of(slabs)}
+
+    def requires(self) -> Sequence[str]:
+        return (PlaneStage.name,)
+
+    def units(self) -> list[Unit]:
+        units: list[Unit] = []
+        for index in np.unique(self.state.results["planes"]["slabs"][:, 0]).tolist():
+            cell = self.state.cells[index]
+            for region in self._bands(cell.region):
+                units.append(cell_unit(len(units), cell, region))
+        return units
+
+    def units_of_box(self, box: Region) -> list[Unit]:
+        """Units as of one cell in a box, for planning."""
+        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(self._bands(box))]
+
+    def _bands(self, box: Region) -> list[Region]:
+        return [(box[0], band, box[2]) for band in bands_of(box)]
+
+    def memory_bytes(self, units: Sequence[Unit]) -> int:
+        return max((prod(region_shape(u.region[:3])) * BAND_BYTES_A_VOXEL for u in units), default=0)
+
+    def process(self, unit: Unit) -> UnitOutput:
+        state = self.state
+        cell, region = cell_of(state, unit)
+        slabs = [row for row in state.results["planes"]["slabs"].tolist() if row[0] == cell.index]
+        parts = [read_piece(slab_path(state, cell, z0, region[1][0])) for _, z0, _ in sorted(slabs)]
+        distances = []
+        for name in SURFACES:
+            squared, offset = (
+                np.concatenate([part.pop(f"{name}_{key}") for part in parts]) for key in ("squared", "offset")
+            )
+            distances.append(column_distances(squared, offset, state.voxel_size_nm))
+            del squared, offset
+        nucleus, mask = cell.masks(region)
+        fields = fields_of(
+            nucleus,
+            mask,
+            *distances,
+            state.voxel_size_nm,
+            cell.cut_faces,
+            state.config,
+            state.quantum_nm,
+            band=(region[1][0] - cell.region[1][0], region_shape(cell.region)[1]),
+        )
+        pieces = pieces_of(cell_folder(state, cell), region, state.blocks_shape[0])
+        shards = write_region(pieces, region, fields.as_arrays())
+        bounds = [bound for interval in region for bound in interval]
+        return UnitOutput({"bands": np.array([[cell.index, *bounds]])}, shards)
+
+    def reduce(self, partials: Arrays) -> Arrays:
+        return {"bands": partials.get("bands", np.empty((0, 7), np.int64))}
+
+
+#: Peak bytes a voxel of a slab with its halo, and of a band: measured, and rounded up.
+SLAB_BYTES_A_VOXEL, BAND_BYTES_A_VOXEL = 28, 40

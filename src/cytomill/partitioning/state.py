@@ -1,0 +1,181 @@
+"""What the stages of one dataset of cells share: its inputs, its store, its options and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cytomill.kernels.devices import Device
+from cytomill.partitioning.config import PartitioningConfig
+from cytomill.partitioning.roster import RosterCell, read_roster
+from cytomill.runtime.layout import Layout
+from cytomill.runtime.stage import Arrays
+from cytomill.storage.stores import StoredArray, VolumeStore, default_shards, fit_chunks, open_store, spacing_name
+from cytomill.storage.volumes import Volume, open_volume
+
+STORE = "store.zarr"
+PROVISIONAL = "provisional"
+TABLES = "tables"
+
+SHELLS = "labels/shells"
+COMPARTMENTS = "labels/compartments"
+TERRITORIES = "labels/territories"
+POSITION = "images/position"
+DISTANCE_NE = "distances/nucleus"
+DISTANCE_PM = "distances/membrane"
+
+#: Distances are stored as whole numbers of this part of the finest voxel edge.
+QUANTA_A_VOXEL = 16
+
+
+@dataclass(frozen=True)
+class Organelle:
+    """A volume of organelles.
+
+    Parameters
+    ----------
+    name : str
+        In tables and figures.
+    path : str
+        What `open_volume` reads; where it is another dataset's result, it may not exist yet.
+    shape : tuple of int
+        Voxels (Z, Y, X).
+    identity : dict
+        What tells a changed volume.
+    factors : tuple of int
+        Its voxels a voxel of the cells, along each axis.
+    dataset : str
+        The dataset whose result it is; empty for a file.
+    ready : callable
+        Whether that result is there.
+    table : Path or None
+        Stem of that dataset's table of particles.
+    """
+
+    name: str
+    path: str
+    shape: tuple[int, int, int]
+    identity: Mapping[str, Any]
+    factors: tuple[int, int, int] = (1, 1, 1)
+    dataset: str = ""
+    ready: Callable[[], bool] = field(default=lambda: True, compare=False)
+    table: Path | None = None
+
+
+@dataclass
+class PartitionState:
+    """One dataset of the partitioning pipeline, as one process sees it.
+
+    Parameters
+    ----------
+    dataset : str
+        Name in the campaign.
+    folder : Path
+        Where its store and tables are written.
+    input : str
+        The cell (PM) masks or labels, as `open_volume` reads them.
+    voxel_size_nm : tuple of float
+        (Z, Y, X).
+    config : PartitioningConfig
+        Parameters.
+    organelles : tuple of Organelle
+        Volumes whose voxels and objects are counted.
+    layout : Layout
+        Units.
+    device : Device
+        Where this rank's kernels run.
+    results : dict of str to dict of ndarray
+        Reduced results of the stages so far, by stage.
+    notes : tuple of str
+        What was decided at opening, as sentences for the user.
+    """
+
+    dataset: str
+    folder: Path
+    input: str
+    voxel_size_nm: tuple[float, float, float]
+    config: PartitioningConfig
+    organelles: tuple[Organelle, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+    device: Device = field(default_factory=Device)
+    results: dict[str, Arrays] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    _roster: tuple[Arrays, list[RosterCell]] | None = field(default=None, repr=False)
+
+    @cached_property
+    def source(self) -> Volume:
+        """The cell masks as they lie on disk."""
+        return open_volume(self.input)
+
+    @cached_property
+    def nucleus(self) -> Volume:
+        """The nucleus masks; the input itself where they are labels of it."""
+        return open_volume(self.config.nucleus) if self.config.nucleus else self.source
+
+    @cached_property
+    def input_identity(self) -> dict[str, Any]:
+        """What tells a changed input; looked at once a process."""
+        return self.source.identity()
+
+    @cached_property
+    def nucleus_identity(self) -> dict[str, Any]:
+        """What tells changed nucleus masks."""
+        return self.nucleus.identity()
+
+    @cached_property
+    def store(self) -> VolumeStore:
+        """The dataset's own store."""
+        return open_store(self.folder / STORE)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the masks (Z, Y, X)."""
+        return self.source.shape
+
+    @property
+    def spacing(self) -> str:
+        """Name of the masks' spacing, for example ``290-108-108``."""
+        return spacing_name(self.voxel_size_nm)
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether the masks are one wide-field image."""
+        return self.shape[0] == 1
+
+    @property
+    def quantum_nm(self) -> float:
+        """Unit of the stored distances, nm."""
+        return min(self.voxel_size_nm[1 if self.is_plane else 0 :]) / QUANTA_A_VOXEL
+
+    @property
+    def blocks_shape(self) -> tuple[int, ...]:
+        """Shard of the volumes that are written."""
+        return self.layout_of(np.uint8)[1]
+
+    @property
+    def cells(self) -> list[RosterCell]:
+        """Every cell that was found, known once the survey is done; read once a result."""
+        found = self.results["survey"]
+        if self._roster is None or self._roster[0] is not found:
+            self._roster = (found, read_roster(found, self.shape[1]))
+        return self._roster[1]
+
+    def layout_of(self, dtype: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Chunks and shards of a volume that the dataset writes; the same for all of its dtypes."""
+        chunks = fit_chunks(self.shape, self.config.zarr_chunks)
+        # Cut for the widest of them, so that one grid of blocks serves all.
+        return chunks, default_shards(self.shape, np.uint32, chunks)
+
+    def options(self, *names: str) -> dict[str, Any]:
+        """Options of the configuration, by name."""
+        values = asdict(self.config)
+        return {name: values[name] for name in names}
+
+    def volume(self, group: str) -> StoredArray:
+        """Open a volume that the dataset has written."""
+        return self.store.open(f"{group}/{self.spacing}")
