@@ -219,11 +219,14 @@ def _convert(options: argparse.Namespace) -> int:
 def _add_phantom(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("phantom", help="make a synthetic specimen with known truth")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    from cytomill.campaign.phantom import add_nanoparticle_flags, make_nanoparticle_phantom
+    from cytomill.campaign import phantom
 
     own = kinds.add_parser("nanoparticles", help="an SBF-SEM-like stack with bright nanoparticles")
-    add_nanoparticle_flags(own)
-    own.set_defaults(run=make_nanoparticle_phantom)
+    phantom.add_nanoparticle_flags(own)
+    own.set_defaults(run=phantom.make_nanoparticle_phantom)
+    own = kinds.add_parser("partitioning", help="cells with nucleus and granules, whose shells are known")
+    phantom.add_partitioning_flags(own)
+    own.set_defaults(run=phantom.make_partitioning_phantom)
 
 
 def _add_nanoparticles(commands: argparse._SubParsersAction) -> None:

@@ -7,16 +7,16 @@ import pytest
 from small_campaigns import write_campaign
 
 from cytomill.campaign import run
-from cytomill.campaign.opening import open_datasets, restore_results
-from cytomill.campaign.phantom import write_phantom
-from cytomill.campaign.results import (
+from cytomill.campaign.nanoparticle_results import (
     PHANTOM,
     in_polarity,
     nanoparticle_report,
     posterior_load,
     probabilities,
-    stage_timings,
 )
+from cytomill.campaign.opening import open_datasets, restore_results
+from cytomill.campaign.phantom import write_phantom
+from cytomill.campaign.results import stage_timings
 from cytomill.cli import main
 from cytomill.phantoms.nanoparticles import NanoparticlePhantom
 from cytomill.runtime.ledger import replay

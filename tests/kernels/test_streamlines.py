@@ -10,7 +10,7 @@ from cytomill.kernels.multigrid import empty_level, find_neighbours, number_voxe
 from cytomill.kernels.streamlines import WALL_STEPS, rank_by_value, streamline_lengths
 
 
-def no_fallback():
+def no_fallback(flat):
     raise AssertionError("the field is nowhere flat")
 
 
@@ -66,7 +66,9 @@ def test_lengths_gain_a_second_order_on_a_finer_grid():
     errors = []
     for step in (1.0, 0.5):
         r, u, level, walls = radial((step,) * 3, 8.0, 24.0, 27.0)
-        inner, _, _ = streamline_lengths(u, level.minus, level.plus, walls, np.full(3, step), 0.0, no_fallback)
+        inner, _, _ = streamline_lengths(
+            u, level.minus, level.plus, walls, np.full(3, step), 0.0, no_fallback
+        )
         errors.append(np.abs(inner - (r - 8)).mean())
     assert errors[1] < 0.4 * errors[0]
 
@@ -79,7 +81,7 @@ def test_flat_voxels_take_the_lengths_given_for_them():
     u = np.array([0, 1, 1, 1, 1, 0], np.float32)
     given_lengths = np.array([9, 8, 7, 6], np.float32), np.array([4, 3, 2, 1], np.float32)
     inner, outer, flat = streamline_lengths(
-        u, level.minus, level.plus, walls, np.ones(3), 1e-5, lambda: given_lengths
+        u, level.minus, level.plus, walls, np.ones(3), 1e-5, lambda flat: given_lengths
     )
     assert flat == 4
     np.testing.assert_array_equal(inner, given_lengths[0])

@@ -130,6 +130,19 @@ def test_a_thousand_objects_are_told_apart_in_one_pass():
     assert (rows[:, 2:7].sum(axis=1) == 1).all()
 
 
+def test_rows_that_outgrow_their_room_within_a_run_are_neither_lost_nor_doubled():
+    fields = random_fields(5, (6, 7, 90))
+    rng = np.random.default_rng(5)
+    inside = fields["compartment"] > 0
+    fields["territory"] = np.where(inside, rng.integers(1, 80, inside.shape), 0).astype(np.int32)
+    # Every row of voxels is one run, through some sixty cells.
+    labels = np.broadcast_to(rng.integers(1, 5, (6, 7, 1)), inside.shape)
+    rows = tally_organelle(labels, n_shells=N, **without_distances(fields))
+    ids, counts = np.unique(fields["territory"], return_counts=True)
+    assert np.array_equal(rows[:, 0], ids) and np.array_equal(rows[:, 1:6].sum(axis=1), counts)
+    assert np.array_equal(tally_objects(labels, n_shells=N, **fields), plain_objects(labels, fields))
+
+
 def test_columns_have_their_names():
     shape = (1, 1, 6)
     fields = {

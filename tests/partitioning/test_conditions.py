@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytomill.partitioning.bootstrap import generator, percentile_interval, resampled_weights
+from cytomill.partitioning import bootstrap
+from cytomill.partitioning.bootstrap import generator, percentile_interval, resampled_totals
 from cytomill.partitioning.conditions import (
     COMPARISON_METADATA,
     CONDITIONS_METADATA,
@@ -42,7 +43,7 @@ def test_every_cell_has_the_same_weight():
 
 
 def test_an_interval_needs_two_cells_and_the_table_says_so():
-    rdf, cells = tables([[1, 2], [3, np.nan], [5, 6]], ["a", "a", "b"], [1, 1, 1])
+    rdf, cells = tables([[1, 2], [3, np.nan], [4, np.nan], [5, 6]], list("aaab"), [1] * 4)
     table = rdf_by_condition(rdf, cells)
     assert np.isfinite(table["g_low"]).tolist() == [True, False, False, False]
     assert len(table.attrs["notes"]) == 1 and "granules in b: 1 cell" in table.attrs["notes"][0]
@@ -62,7 +63,7 @@ def test_rows_in_any_order_and_other_conditions_change_nothing():
 
 def test_cells_are_drawn_within_their_replicate():
     stratum = strata(["a", "b", "a", "b", "b"])
-    weights = np.concatenate(list(resampled_weights(stratum, generator(0), 900)))
+    weights = resampled_totals(np.eye(5), stratum, generator(0), 900)
     assert np.allclose(weights[:, [0, 2]].sum(axis=1), 2) and np.allclose(
         weights[:, [1, 3, 4]].sum(axis=1), 3
     )
@@ -79,15 +80,16 @@ def test_cells_are_drawn_within_their_replicate():
 def test_few_cells_a_replicate_do_not_make_the_spread_too_small():
     values = np.array([0.0, 2, 5, 6, 10])
     replicate = np.array([0, 0, 1, 1, 1])
-    weights = np.concatenate(list(resampled_weights(replicate, generator(1), 4000)))
+    totals = resampled_totals(values[:, None], replicate, generator(1), 4000)
     unbiased = sum(np.var(values[replicate == r], ddof=1) * (replicate == r).sum() for r in (0, 1)) / 25
-    assert np.var(weights @ values / 5) == pytest.approx(unbiased, rel=0.06)
+    assert np.var(totals / 5) == pytest.approx(unbiased, rel=0.06)
 
 
-def test_memory_of_many_objects_is_bounded_by_batches():
-    batches = list(resampled_weights(np.zeros(3_000_000, np.int8), generator(0), 2))
-    assert [len(batch) for batch in batches] == [1, 1]
-    assert all(batch.sum() == pytest.approx(3_000_000) for batch in batches)
+def test_batches_that_bound_the_memory_change_nothing(monkeypatch):
+    values, stratum = np.random.default_rng(0).random((50, 3)), np.repeat([0, 1], 25)
+    whole = resampled_totals(values, stratum, generator(0), 40)
+    monkeypatch.setattr(bootstrap, "_DRAWS_AT_ONCE", 60)
+    assert np.array_equal(resampled_totals(values, stratum, generator(0), 40), whole)
 
 
 def test_replicates_of_one_cell_are_one_stratum():
@@ -150,8 +152,8 @@ def test_tables_that_do_not_fit_are_refused():
 
 def test_means_leave_out_cells_without_a_value():
     values = np.array([[1.0, np.nan], [3.0, np.nan], [np.nan, 5.0]])
-    means = mean_over_cells(values, np.array([[1, 1, 1], [2, 0, 1], [0, 0, 3]]))
-    assert np.array_equal(means, [[2, 5], [1, 5], [np.nan, 5]], equal_nan=True)
+    assert np.array_equal(mean_over_cells(values), [2, 5])
+    assert np.array_equal(mean_over_cells(values[:2]), [2, np.nan], equal_nan=True)
 
 
 def test_quantiles_of_finite_values_only():

@@ -224,6 +224,10 @@ def test_a_corner_beside_a_cell_that_fills_the_image_is_no_inside():
     wall[:, 12] = True
     nucleus = ball(3, (0, 5, 5), wall.shape)
     assert "outside the cell" in refusal(wall, nucleus)
+    # A thread from corner to corner divides nothing.
+    thread = np.zeros((20, 20, 20), bool)
+    thread[(np.arange(20),) * 3] = True
+    assert "outside the cell" in refusal(thread, ball(2, (3, 15, 15), thread.shape))
 
 
 def test_an_image_is_cleaned_in_its_plane():

@@ -82,6 +82,15 @@ def test_adsorbed_means_within_the_stated_distance():
     assert kinds == ["outside", "adsorbed"]
 
 
+def test_an_object_that_touches_a_cell_belongs_to_it_where_no_distance_is_known():
+    fields = {name: field for name, field in line_of_two_cells().items() if "distance" not in name}
+    labels = np.zeros((1, 1, 14), np.int32)
+    labels[0, 0, [8, 9, 11]] = 1
+    table = object_table("g", tally_objects(labels, n_shells=2, **fields), 2, (9, 9, 9), 10.0, 30.0)
+    assert table["cell"].tolist() == [2] and table["compartment"].tolist() == ["outside"]
+    assert table[["distance_pm_nm", "nearest_ne_nm", "nearest_pm_nm"]].isna().all(axis=None)
+
+
 def test_the_lowest_cell_wins_a_tie():
     fields = line_of_two_cells()
     labels = np.zeros((1, 1, 14), np.int32)

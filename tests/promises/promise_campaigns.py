@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from launching import run_ranks, wait_for
-from promise_driver import FOLDER, LOG, RULES, Hooks, patch
+from promise_driver import FOLDER, LIMITS, LOG, RULES, Hooks, patch
 from small_campaigns import phantom
 
 from cytomill.runtime.journals import JOURNALS, read_lines
@@ -52,20 +52,26 @@ class Promised:
         own: Mapping[str, str] = {},
         sized: bool = True,
     ) -> None:
+        options = f"zarr_chunks = [1, 64, 64]\nshard_shape = [2, 64, 128]\n{options}"
+        size = "voxel_size_nm = [50.0, 10.0, 10.0]\n" if sized else ""
+        tables = ""
+        for name, path in datasets.items():
+            tables += f'[[dataset]]\nname = "{name}"\ninput = "{path}"\n{size}'
+            if name in own:
+                tables += f"[dataset.nanoparticles]\n{own[name]}\n"
+        self.write(folder, f"[run]\n{run}\n[nanoparticles]\n{options}\n{tables}")
+
+    def write(self, folder: Path, text: str) -> None:
+        """Write the campaign file: what stands below ``[campaign]``."""
         self.folder = folder
         self.output = folder / "results"
         self.toml = folder / "campaign.toml"
         folder.mkdir(parents=True, exist_ok=True)
-        text = (
-            f'[campaign]\noutput = "{self.output}"\n[run]\n{run}\n[nanoparticles]\n'
-            f"zarr_chunks = [1, 64, 64]\nshard_shape = [2, 64, 128]\n{options}\n"
-        )
-        size = "voxel_size_nm = [50.0, 10.0, 10.0]\n" if sized else ""
-        for name, path in datasets.items():
-            text += f'[[dataset]]\nname = "{name}"\ninput = "{path}"\n{size}'
-            if name in own:
-                text += f"[dataset.nanoparticles]\n{own[name]}\n"
-        self.toml.write_text(text)
+        self.toml.write_text(f'[campaign]\noutput = "{self.output}"\n{text}')
+
+    def lower(self, limits: Mapping[str, int]) -> None:
+        """Lower limits of the program, by their dotted names, so that small volumes meet them."""
+        (self.folder / LIMITS).write_text(json.dumps(limits))
 
     def rules(self, *rules: Mapping[str, Any]) -> None:
         """What has to go wrong from now on; what earlier rules met is forgotten."""
@@ -140,7 +146,7 @@ class Promised:
         """A campaign of its own on a copy of the inputs' folder and the results so far."""
         shutil.copytree(self.folder, folder)
         text = self.toml.read_text().replace(str(self.folder), str(folder))
-        other = object.__new__(Promised)
+        other = object.__new__(type(self))
         other.folder, other.output, other.toml = folder, folder / "results", folder / "campaign.toml"
         other.toml.write_text(text)
         return other
@@ -178,7 +184,7 @@ def several(folder: Path, names: Sequence[str], shape: Sequence[int] = SHAPE, **
 def results(output: Path) -> dict[str, Any]:
     """Decoded values, shapes and dtypes of every volume, rows of every table, arrays of every model."""
     found: dict[str, Any] = {}
-    for folder in sorted((output / "datasets").iterdir()):
+    for folder in [output, *sorted((output / "datasets").iterdir())]:
         store = open_store(folder / "store.zarr")
         for node in sorted((folder / "store.zarr").rglob("zarr.json")):
             if json.loads(node.read_text())["node_type"] == "array":

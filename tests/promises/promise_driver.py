@@ -1,7 +1,8 @@
 """A `cytomill` that writes down every call of a stage, and fails where a test tells it to.
 
 Started as the command itself (``python promise_driver.py run campaign.toml``), under mpirun or alone;
-the folder of the call log and the rules of failure come in the variable PROMISE_FOLDER.
+the folder of the call log, the rules of failure and the lowered limits come in the variable
+PROMISE_FOLDER.
 
 A rule is a dictionary: where it applies (`what`, `stage`, `dataset`, `unit`, `rank`, `when`), which of
 the events that match it is meant (`first`, counted over all ranks from 0; `times`, how many of them),
@@ -9,6 +10,7 @@ and what is done there (`do`, and for a pause `seconds`).
 """
 
 import errno
+import importlib
 import json
 import os
 import signal
@@ -20,6 +22,7 @@ from typing import Any
 
 FOLDER = "PROMISE_FOLDER"
 RULES = "rules.json"
+LIMITS = "limits.json"
 LOG = "calls.jsonl"
 
 
@@ -41,6 +44,8 @@ class Hooks:
         self.folder = folder
         path = folder / RULES
         self.rules = json.loads(path.read_text()) if path.exists() else []
+        path = folder / LIMITS
+        self.limits = json.loads(path.read_text()) if path.exists() else {}
         self.rank = own_rank()
         self.current: dict[str, Any] = {}
 
@@ -112,16 +117,22 @@ def patch(hooks: Hooks, put: Callable[[Any, str, Any], None] = setattr) -> None:
 
     Figures take longer than all the rest of so small a campaign, so that pages hold a word only.
     """
-    from cytomill.campaign import finish, run
+    from cytomill.campaign import finish, partition_results, run
     from cytomill.nanoparticles import intensity_stages, label_stages
+    from cytomill.partitioning import stages as partition_stages
+    from cytomill.reports import html
     from cytomill.runtime.ledger import Journal
     from cytomill.runtime.stage import Stage
 
-    for page in ("render_dataset", "render_campaign"):
-        put(finish, page, lambda report: f"a page of {time.time_ns()}")
+    pages = ((html, "render_dataset"), (finish, "render_campaign"), (partition_results, "render_partition"))
+    for module, page in pages:
+        put(module, page, lambda report: f"a page of {time.time_ns()}")
+    for name, value in hooks.limits.items():
+        module, _, attribute = name.rpartition(".")
+        put(importlib.import_module(module), attribute, value)
     command = run._child_command
     put(run, "_child_command", lambda *unit: [sys.executable, __file__, *command(*unit)[3:]])
-    found = {**vars(intensity_stages), **vars(label_stages)}.values()
+    found = {**vars(intensity_stages), **vars(label_stages), **vars(partition_stages)}.values()
     kinds = {c for c in found if isinstance(c, type) and issubclass(c, Stage) and "name" in vars(c)}
     for kind in kinds:
         for what in ("prepare", "process", "reduce", "accept"):

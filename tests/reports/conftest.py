@@ -8,8 +8,11 @@ import pytest
 from scipy import ndimage
 
 from cytomill.nanoparticles.model import PARTICLES
+from cytomill.reports import nested_shells
 from cytomill.reports.campaign import CampaignReport, DatasetRow
 from cytomill.reports.data import DatasetReport, ExampleSlice, SetAside, StageTiming
+from cytomill.reports.partition_examples import ExampleCell, encode
+from cytomill.reports.partitioning import PartitionReport, RefusedCell
 from cytomill.reports.preview import PreviewDataset, PreviewReport, PreviewSlice
 from cytomill.reports.truth import Calibration
 
@@ -263,6 +266,157 @@ def synthetic_preview(side: int = 512, slices: int = 2, **changes) -> PreviewRep
     return PreviewReport(**(dict(campaign="gold uptake, January", datasets=datasets, min_pixels=4) | changes))
 
 
+def synthetic_codes(
+    shape: tuple[int, int, int] = (20, 54, 60),
+    voxel_size_nm: tuple[float, float, float] = (300.0, 110.0, 110.0),
+    n_shells: int = 8,
+) -> np.ndarray:
+    """Concentric ellipsoids: nucleus at a third of the cell's radius, shells at equal steps between."""
+    grid = np.ix_(*(np.linspace(-1, 1, n) * 1.1 if n > 1 else np.zeros(1) for n in shape))
+    radius = np.sqrt(sum(g**2 for g in grid))
+    t = (radius - 1 / 3) / (2 / 3)
+    shells = np.where((t > 0) & (t < 1), np.floor(n_shells * t) + 1, 0).astype(np.uint8)
+    return encode(shells, t <= 0)
+
+
+def synthetic_partition(
+    cells: int = 2, organelles: tuple[str, ...] = ("granules",), n_shells: int = 8, **changes
+) -> PartitionReport:
+    """A dataset of a few cells; the second is cut by the volume, the last shell of the first has no g."""
+    size, shape = (300.0, 110.0, 110.0), (20, 54, 60)
+    rng = np.random.default_rng(5)
+    shell = np.arange(1, n_shells + 1)
+    tables: dict[str, list] = {
+        name: [] for name in ("cells", "shells", "rdf", "profiles", "objects", "uptake")
+    }
+    for cell in range(1, cells + 1):
+        voxels = 400 * shell**2
+        censored = voxels // 10 if cell == 2 else 0 * voxels
+        volume = voxels * np.prod(size) / 1e9
+        tables["cells"].append(
+            {
+                "cell": cell,
+                "condition": "control",
+                "replicate": "1",
+                "cell_volume_um3": volume.sum() + 60,
+                "nucleus_volume_um3": 60.0,
+                "cytoplasm_volume_um3": volume.sum(),
+                "cytoplasm_voxels": voxels.sum(),
+                "nuclei": 1 + (cell == 2),
+                "censored_fraction": censored.sum() / voxels.sum(),
+                "cut_faces": "z0" if cell == 2 else "",
+                "note": "",
+            }
+        )
+        common = {"cell": cell, "shell": shell}
+        tables["shells"].append(
+            pd.DataFrame(
+                common
+                | {
+                    "t_low": (shell - 1) / n_shells,
+                    "t_high": shell / n_shells,
+                    "voxel_count": voxels,
+                    "volume_um3": volume,
+                    "censored_voxels": censored,
+                }
+            )
+        )
+        for name in organelles:
+            g = 0.5 + shell / n_shells + 0.03 * cell
+            if cell == 1:
+                g = np.where(shell == n_shells, np.nan, g)
+            tables["rdf"].append(
+                pd.DataFrame(
+                    common
+                    | {
+                        "organelle": name,
+                        "organelle_voxels": voxels // 50,
+                        "cytoplasm_voxels": voxels,
+                        "g": g,
+                        "g_uncensored": g * (1.1 if cell == 2 else 1.0),
+                        "g_low": g - 0.1,
+                        "g_high": g + 0.1,
+                        "objects": shell,
+                        "expected_objects": shell * 1.1,
+                        "g_objects": g * 0.9,
+                        "g_objects_low": g * 0.6,
+                        "g_objects_high": g * 1.3,
+                    }
+                )
+            )
+            edges = np.linspace(0, 1, 201)
+            tables["profiles"].append(
+                pd.DataFrame(
+                    {
+                        "cell": cell,
+                        "organelle": name,
+                        "t_low": edges[:-1],
+                        "t_high": edges[1:],
+                        "organelle_voxels": np.arange(200),
+                        "cytoplasm_voxels": np.full(200, 100),
+                    }
+                )
+            )
+            tables["objects"].append(
+                pd.DataFrame(
+                    {
+                        "organelle": name,
+                        "label": np.arange(1, 41),
+                        "cell": cell,
+                        "compartment": ["cytoplasm"] * 30 + ["adsorbed"] * 8 + ["nucleus"] * 2,
+                        "distance_ne_nm": rng.uniform(0, 2000, 40),
+                        "distance_pm_nm": rng.uniform(0, 2000, 40),
+                    }
+                )
+            )
+            for compartment, objects in (("outside", 0), ("adsorbed", 8), ("cytoplasm", 30), ("nucleus", 2)):
+                tables["uptake"].append(
+                    {
+                        "cell": cell,
+                        "organelle": name,
+                        "compartment": compartment,
+                        "objects": objects,
+                        "voxels": 60 * objects,
+                        "volume_um3": 0.2 * objects,
+                    }
+                )
+    codes = synthetic_codes(shape, size, n_shells)
+    mask = rng.random(shape) < 0.01
+    frames = {
+        name: pd.concat(rows) if rows and isinstance(rows[0], pd.DataFrame) else pd.DataFrame(rows)
+        for name, rows in tables.items()
+    }
+    fields = dict(
+        name="beta-GIP",
+        n_shells=n_shells,
+        voxel_size_nm=size,
+        shape=shape,
+        condition="control",
+        replicate="1",
+        notes=("Cell 2 has two nuclei: shells are measured from their union.",),
+        refused=[RefusedCell(9, "cell 9 has no nucleus; give it one or leave it out")],
+        **frames,
+        examples=[
+            ExampleCell.of(cell, codes, size, organelles=dict.fromkeys(organelles, mask))
+            for cell in range(1, cells + 1)
+        ],
+        tables_path="tables",
+        provenance={"cytomill": {"version": "0.1.0"}},
+        timings=synthetic_timings()[:2],
+        campaign="beta cells, March",
+        campaign_link="../../report.html",
+    )
+    return PartitionReport(**(fields | changes))
+
+
+@pytest.fixture(scope="session")
+def small_pictures():
+    """Pictures of nested shells small enough for tests that look at many."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nested_shells, "PIXELS", 160)
+        yield
+
+
 @pytest.fixture(scope="session")
 def synthetic():
     """The makers above, by name."""
@@ -273,4 +427,6 @@ def synthetic():
         slice=synthetic_slice,
         particles=synthetic_particles,
         timings=synthetic_timings,
+        partition=synthetic_partition,
+        codes=synthetic_codes,
     )

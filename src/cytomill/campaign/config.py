@@ -348,8 +348,9 @@ def _dataset(
     check_name(keys.name, where)
     pipeline = keys.pipeline
     if pipeline is None:
-        # What the file has options for is meant, where that is one kind only.
-        named = [name for name in pipelines if name in table or defaults[name]] or list(pipelines)
+        # What there are options for is meant; the first pipeline is the one that needs none.
+        own = [name for name in pipelines if name in table]
+        named = own or [name for name in pipelines if defaults[name]] or list(pipelines)[:1]
         if len(named) != 1:
             raise CampaignError(f"{where}: the key 'pipeline' is needed; one of {', '.join(pipelines)}")
         pipeline = named[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -19,7 +18,7 @@ from cytomill.campaign.opening import (
 from cytomill.campaign.pipeline import DATASETS, REPORT, PageFacts
 from cytomill.campaign.pipelines import PIPELINES
 from cytomill.campaign.results import run_seconds, stage_timings, units_set_aside
-from cytomill.reports.campaign import CampaignReport, DatasetRow
+from cytomill.reports.campaign import CampaignReport
 from cytomill.reports.html import render_campaign
 from cytomill.runtime.ledger import LedgerState, replay
 from cytomill.runtime.ranks import SoloWorld, World
@@ -76,7 +75,10 @@ def finish(
             rows.update(own_rows)
             incomplete.update(own_incomplete)
         failed = {**set_aside, **incomplete}
-        _write_campaign(opened, failed, rows, ledger_facts, timings.get("", []), seconds, provenance)
+        sections = _sections(opened, incomplete)
+        _write_campaign(
+            opened, failed, rows, ledger_facts, timings.get("", []), seconds, provenance, sections
+        )
     return world.bcast(incomplete)
 
 
@@ -117,18 +119,29 @@ def launches_of(ledger: LedgerState) -> dict[str, Any]:
     return {**last, "launches": every}
 
 
+def _sections(opened: OpenCampaign, incomplete: dict[str, str]) -> list:
+    """Sections that compare the datasets of a pipeline; datasets with an unreadable result are left out."""
+    sections: list = []
+    names = {dataset.name: dataset.pipeline for dataset in opened.campaign.datasets}
+    for kind, pipeline in PIPELINES.items():
+        states = [s for name, s in opened.states.items() if names[name] == kind and name not in incomplete]
+        if states:
+            sections += pipeline.campaign_sections(states, opened.campaign.output)
+    return sections
+
+
 def _write_campaign(
     opened: OpenCampaign,
     set_aside: dict[str, str],
-    rows: dict[str, DatasetRow],
+    rows: dict[str, Any],
     units: list,
     timings: list,
     seconds: float,
     provenance: dict[str, Any],
+    sections: list,
 ) -> None:
     datasets = [
-        rows.get(d.name)
-        or DatasetRow(d.name, d.pipeline, verdict=set_aside.get(d.name, ""), state="set aside")
+        rows.get(d.name) or PIPELINES[d.pipeline].row_without_page(d.name, set_aside.get(d.name, ""))
         for d in opened.campaign.datasets
     ]
     ranks = provenance.get("world", {}).get("ranks", [])
@@ -146,5 +159,6 @@ def _write_campaign(
         timings=timings,
         runtime_seconds=seconds,
         launches=len(launches) or 1,
+        sections=sections,
     )
     write_atomic(opened.campaign.output / REPORT, render_campaign(report).encode())

@@ -111,6 +111,11 @@ class NanoparticlePipeline(Pipeline):
         what = "set aside" if facts.refusal else "incomplete" if incomplete else "finished"
         return DatasetRow.of(report, facts.link, what), incomplete
 
+    def row_without_page(self, dataset: str, reason: str) -> Any:
+        from cytomill.reports.campaign import DatasetRow
+
+        return DatasetRow(dataset, "nanoparticles", verdict=reason, state="set aside")
+
     def compile_kernels(self) -> None:
         from cytomill.nanoparticles.warming import warm_kernels
 

@@ -70,7 +70,7 @@ class PartitionPipeline(Pipeline):
             )
         if not config.nucleus and not config.ne_labels:
             raise ValueError(
-                f"no nucleus is named for {state.input}: give nucleus = \"path\" of its mask, or ne_labels = "
+                f'no nucleus is named for {state.input}: give nucleus = "path" of its mask, or ne_labels = '
                 "[...] where the nucleus is a label of the input"
             )
 
@@ -96,6 +96,11 @@ class PartitionPipeline(Pipeline):
         from cytomill.campaign.partition_results import write_page
 
         return write_page(state, facts)
+
+    def row_without_page(self, dataset: str, reason: str) -> Any:
+        from cytomill.reports.partitioning import PartitionRow
+
+        return PartitionRow(dataset, state="set aside", reason=reason)
 
     def compile_kernels(self) -> None:
         from cytomill.partitioning.warming import warm_kernels
@@ -143,11 +148,13 @@ def _particles(name: str, dataset: str, state: Any, others: Mapping[str, Any]) -
     if not isinstance(other, DatasetState):
         known = ", ".join(key for key, value in others.items() if isinstance(value, DatasetState)) or "none"
         raise ValueError(
-            f"organelle {name} = \"@{dataset}\" names no nanoparticle dataset of this campaign that can be "
+            f'organelle {name} = "@{dataset}" names no nanoparticle dataset of this campaign that can be '
             f"used; there are: {known}"
         )
     factors = _factors(f"organelle {name}", f"@{dataset}", other.label_shape, state)
-    options = {k: v for k, v in asdict(other.config).items() if k not in ("verbose", "model_name", "root_path")}
+    options = {
+        k: v for k, v in asdict(other.config).items() if k not in ("verbose", "model_name", "root_path")
+    }
     made_by = digest_of([other.input_identity, list(other.voxel_size_nm), options])
     return Organelle(
         name=name,

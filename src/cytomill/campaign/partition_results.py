@@ -119,9 +119,7 @@ def example_cell(state: PartitionState, cell: RosterCell) -> ExampleCell:
     if cell.voxels <= BOX_VOXELS:
         codes = _codes(state, cell, cell.region)
         organelles = {o.name: _organelle(state, o, cell.region) for o in state.organelles}
-        return ExampleCell.of(
-            cell.label, codes, state.voxel_size_nm, organelles=organelles, start=start
-        )
+        return ExampleCell.of(cell.label, codes, state.voxel_size_nm, organelles=organelles, start=start)
     centre = _centre(cell)
     planes = []
     for axis in range(3):
@@ -184,5 +182,4 @@ def condition_sections(states: Sequence[PartitionState], output: Path) -> list[A
     by_condition = rdf_by_condition(pd.concat(rdf), pd.concat(cells), config.seed, config.bootstrap)
     make_directories(output / TABLES)
     write_table(by_condition, output / TABLES / BY_CONDITION)
-    return [condition_section(by_condition)]
-
+    return [condition_section(by_condition, f"{TABLES}/{BY_CONDITION}.csv")]

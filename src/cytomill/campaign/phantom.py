@@ -105,3 +105,53 @@ def write_phantom(
         '[[dataset]]\nname = "stack"\npipeline = "nanoparticles"\ninput = "stack.zarr"\n'
     )
     write_atomic(folder / "campaign.toml", campaign.encode())
+
+
+def add_partitioning_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of `cytomill phantom partitioning`."""
+    parser.add_argument("output", type=Path, help="folder to make: volumes, phantom.json, campaign.toml")
+    parser.add_argument(
+        "--kind",
+        choices=("spheres", "dent", "hela", "tissue"),
+        default="dent",
+        help="concentric spheres, a dented cell, a large adherent cell, or many cells",
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="enlarges the cells")
+    parser.add_argument("--seed", type=int, default=1, help="everything random follows from it")
+    parser.add_argument(
+        "--voxel-size-nm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="(the kind's own)"
+    )
+    parser.add_argument("--format", choices=("zarr", "tiff"), default="zarr", help="of the volumes")
+    parser.add_argument(
+        "--cells", type=int, nargs=3, default=(6, 6, 6), metavar=("Z", "Y", "X"), help="cells of a tissue"
+    )
+
+
+def make_partitioning_phantom(options: argparse.Namespace) -> int:
+    """Write the cells that the flags describe, and a campaign file for them."""
+    from cytomill.phantoms.cell_files import write_cell_phantom
+    from cytomill.storage.durable import write_atomic
+
+    facts = write_cell_phantom(
+        options.output,
+        options.kind,
+        options.voxel_size_nm,
+        options.scale,
+        options.seed,
+        options.format,
+        tuple(options.cells),
+    )
+    files = facts["files"]
+    single = "cell" in files
+    nucleus = "ne_labels = [2]" if single else f'nucleus = "{files["nuclei"]}"'
+    campaign = (
+        "# Written by `cytomill phantom partitioning`; run it with\n"
+        "#   mpirun -n 2 cytomill run campaign.toml\n"
+        '[campaign]\nname = "phantom"\noutput = "results"\n\n'
+        f'[[dataset]]\nname = "{options.kind}"\npipeline = "partitioning"\n'
+        f'input = "{files["cell" if single else "cells"]}"\n\n'
+        f'[dataset.partitioning]\n{nucleus}\norganelles = ["granules={files["organelle"]}"]\n'
+    )
+    write_atomic(options.output / "campaign.toml", campaign.encode())
+    print(f"{options.output / 'campaign.toml'}")
+    return 0

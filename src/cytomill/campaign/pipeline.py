@@ -133,6 +133,10 @@ class Pipeline(ABC):
         """
 
     @abstractmethod
+    def row_without_page(self, dataset: str, reason: str) -> Any:
+        """The line on the campaign's page of a dataset that could not be opened."""
+
+    @abstractmethod
     def compile_kernels(self) -> None:
         """Compile, or load from the cache, every kernel that its stages use."""
 

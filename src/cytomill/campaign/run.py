@@ -335,8 +335,8 @@ def _conclude(opened: OpenCampaign, set_aside: dict[str, str], began: float) -> 
         if name not in opened.set_aside:
             say(f"set aside: {sentence}")
     say(
-        f"{number_of(finished, 'dataset')} finished, {len(set_aside)} set aside, {time.time() - began:.1f} s; "
-        f"report: {opened.campaign.output / REPORT}"
+        f"{number_of(finished, 'dataset')} finished, {len(set_aside)} set aside, "
+        f"{time.time() - began:.1f} s; report: {opened.campaign.output / REPORT}"
     )
 
 

@@ -88,6 +88,14 @@ def _scan(flat, words, width, row, start, stop, value):
         end = (line + 1) * width
         while position < end and flat[position] == flat[first]:
             position += 1
+            word = position // voxels_a_word
+            if position % voxels_a_word or position - first < voxels_a_word or word >= words.size:
+                continue
+            # The word just passed lies in the run: as long as words repeat it, so do voxels.
+            last = min(end // voxels_a_word, words.size)
+            while word < last and words[word] == words[word - 1]:
+                word += 1
+            position = word * voxels_a_word
         if row.size:
             row[count] = line
             start[count] = first - line * width
@@ -180,7 +188,16 @@ def join_planes(parent, item, row, start, stop, first, second, shift, connectivi
 
 
 @njit(nogil=True, cache=True)
-def _join_block(row, start, stop, depth, height, connectivity):
+def join_volume(row, start, stop, depth, height, connectivity):
+    """Join the runs of a mask that touch; return the smallest run that each is joined with.
+
+    Parameters
+    ----------
+    row, start, stop : (R,) integer ndarray
+        Runs in raster order, of a volume of `depth` slices of `height` rows.
+    connectivity : {1, 2, 3}
+        Voxels that share a face; or an edge; or a corner.
+    """
     item = np.arange(row.size).astype(np.int32)
     parent = item.copy()
     previous = (0, 0)
@@ -196,7 +213,8 @@ def _join_block(row, start, stop, depth, height, connectivity):
 
 
 @njit(nogil=True, cache=True)
-def _number(parent, start, stop):
+def number_components(parent, start, stop):
+    """Return each run's component, 1 … n by first run, and the voxels of each component."""
     label = np.empty(parent.size, np.int32)
     count = 0
     for run in range(parent.size):
@@ -241,8 +259,8 @@ def label_runs(mask: np.ndarray, connectivity: int) -> Runs:
     check_connectivity(connectivity)
     depth, height, width = mask.shape
     row, start, stop, _ = scan_runs(mask if mask.dtype == bool else mask != 0)
-    parent = _join_block(row, start, stop, depth, height, connectivity)
-    label, voxel_count = _number(parent, start, stop)
+    parent = join_volume(row, start, stop, depth, height, connectivity)
+    label, voxel_count = number_components(parent, start, stop)
     is_first = parent == np.arange(parent.size)
     first_voxel = row[is_first].astype(np.int64) * width + start[is_first]
     return Runs(row, start, stop, label, first_voxel, voxel_count)

@@ -6,7 +6,9 @@ mask separates, so that nothing is erased, however thin: where smoothing would, 
 
 The mask is smoothed by the finest voxel's width (in every axis, in nanometres) and the level 0.5 is found on
 the edges between neighbouring voxels. The kernel has no second moment, so that a curved surface keeps its
-place where a plain Gaussian would move it towards its centre of curvature.
+place where a plain Gaussian would move it towards its centre of curvature. Where a contour runs along a row,
+it is better known where it changes rows than in between: there the heights of
+:mod:`cytomill.kernels.terraces` take the place of the smoothed level.
 """
 
 from __future__ import annotations
@@ -16,14 +18,22 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from cytomill.kernels.terraces import height_of_run
+
 #: Width of the smoothing (its standard deviation), in finest voxels.
 SMOOTHING_VOXELS = 1.0
 #: Radius of the smoothing kernel along each axis, in voxels, at most.
 KERNEL_RADIUS = 4
+#: Smoothing has erased a voxel whose level it puts so far on the other side.
+ERASED = 0.2
+#: Slices in a row whose contours are held: a slice's terraces depend on those of four.
+CONTOURS_HELD = 4
 #: Offsets along an axis where the surface does not pass between a voxel and its neighbours.
 NONE = np.float32(np.inf)
 
+#: A site is never nearer to a voxel's centre than this, in voxels.
 NEAREST = np.float32(1e-3)
+_LEAST = 1e-6
 
 
 def smoothing_kernel(sigma: float) -> np.ndarray:
@@ -90,9 +100,11 @@ def _smooth_rows(mask, table, radius, smooth):
 
 
 @njit(nogil=True, cache=True)
-def _level(mask, y, x, stack, order, along_z, along_y, level):
+def _level(stack, order, along_z, along_y, y, x, inside, level):
     """Smoothed mask less ½ at a voxel; 0 where smoothing would change the voxel's side."""
-    rows = mask.shape[0]
+    if level[y, x] < np.inf:
+        return level[y, x]
+    rows = stack.shape[1]
     radius = along_y.size // 2
     total = 0.0
     for k in range(order.size):
@@ -102,9 +114,11 @@ def _level(mask, y, x, stack, order, along_z, along_y, level):
             part += along_y[j] * stack[plane, min(max(y + j - radius, 0), rows - 1), x]
         total += along_z[k] * part
     total -= 0.5
-    if (total > 0.0) != (mask[y, x] != 0):
-        total = 0.0
+    if (total > 0.0) != (inside != 0):
+        # A little on the wrong side: the surface passes by this very centre. More: there is no saying where.
+        total = (_LEAST if inside else -_LEAST) if abs(total) < ERASED else 0.0
     level[y, x] = total
+    return level[y, x]
 
 
 @njit(nogil=True, cache=True)
@@ -122,30 +136,49 @@ def keep_nearer(offsets, y, x, offset):
 
 
 @njit(nogil=True, cache=True)
-def _contour(mask, stack, order, along_z, along_y, size_y, size_x, level, step_y, step_x):
+def _edges(mask, stack, order, along_z, along_y, swapped, size, level, heights, step):
+    """Signed distance (nm) from each voxel to where the surface passes on the edges between rows.
+
+    `swapped` tells that mask and step are transposed, and rows are columns of the slice.
+    """
+    for y in range(mask.shape[0] - 1):
+        x = 0
+        while x < mask.shape[1]:
+            if mask[y, x] == mask[y + 1, x]:
+                x += 1
+                continue
+            start = x
+            value = mask[y, x]
+            while x < mask.shape[1] and mask[y, x] == value and mask[y + 1, x] != value:
+                x += 1
+            known = height_of_run(mask, y, start, x, heights)
+            for i in range(start, x):
+                thin = y > 0 and mask[y - 1, i] != value
+                if thin or (y + 2 < mask.shape[0] and mask[y + 2, i] == value):
+                    # One voxel thin: both its faces are kept, half a voxel from its centre.
+                    part = 0.5
+                elif known:
+                    part = heights[i - start]
+                else:
+                    if swapped:
+                        here = _level(stack, order, along_z, along_y, i, y, value, level)
+                        there = _level(stack, order, along_z, along_y, i, y + 1, 1 - value, level)
+                    else:
+                        here = _level(stack, order, along_z, along_y, y, i, value, level)
+                        there = _level(stack, order, along_z, along_y, y + 1, i, 1 - value, level)
+                    part = _crossing(here, there)
+                keep_nearer(step, y, i, max(part, NEAREST) * size)
+                keep_nearer(step, y + 1, i, -max(1.0 - part, NEAREST) * size)
+
+
+@njit(nogil=True, cache=True)
+def _contour(mask, stack, order, along_z, along_y, size_y, size_x, level, heights, step_y, step_x):
     """Signed distance (nm) from each voxel to where the surface passes on the edges along Y and X."""
-    rows, width = mask.shape
-    for y in range(rows):
-        for x in range(width):
-            step_y[y, x] = np.inf
-            step_x[y, x] = np.inf
-    # Two voxels of an edge need their level; a voxel on several edges gets the same value again.
-    for y in range(rows):
-        for x in range(width - 1):
-            if mask[y, x] != mask[y, x + 1]:
-                _level(mask, y, x, stack, order, along_z, along_y, level)
-                _level(mask, y, x + 1, stack, order, along_z, along_y, level)
-                part = _crossing(level[y, x], level[y, x + 1])
-                keep_nearer(step_x, y, x, max(part, NEAREST) * size_x)
-                keep_nearer(step_x, y, x + 1, -max(1.0 - part, NEAREST) * size_x)
-    for y in range(rows - 1):
-        for x in range(width):
-            if mask[y, x] != mask[y + 1, x]:
-                _level(mask, y, x, stack, order, along_z, along_y, level)
-                _level(mask, y + 1, x, stack, order, along_z, along_y, level)
-                part = _crossing(level[y, x], level[y + 1, x])
-                keep_nearer(step_y, y, x, max(part, NEAREST) * size_y)
-                keep_nearer(step_y, y + 1, x, -max(1.0 - part, NEAREST) * size_y)
+    step_y[:] = np.inf
+    step_x[:] = np.inf
+    level[:] = np.inf
+    _edges(mask, stack, order, along_z, along_y, False, size_y, level, heights, step_y)
+    _edges(mask.T, stack, order, along_z, along_y, True, size_x, level, heights, step_x.T)
 
 
 @njit(nogil=True, cache=True)
@@ -183,13 +216,17 @@ def foot_of_plane(step_z, step_y, step_x, size_z, size_y, size_x):
 
 
 @njit(nogil=True, cache=True)
-def nearest_in_rows(offset_x, nearest, line):
+def nearest_in_rows(offset_z, offset_x, layer, layers, nearest, line):
     """Index of the site nearest along X in each row, -1 in a row without sites.
 
     Parameters
     ----------
+    offset_z : (Y, X) float32 ndarray
+        Offset of each voxel's site along Z in voxels; not read where `layers` is 1.
     offset_x : (Y, X) float32 ndarray
         Offset of each voxel's site along X in voxels, infinite without a site.
+    layer, layers : int
+        Only sites in this one of so many equal layers of the slice count.
     nearest : (Y, X) int32 ndarray
         Result.
     line : (X,) int32 ndarray
@@ -199,7 +236,9 @@ def nearest_in_rows(offset_x, nearest, line):
     for y in range(rows):
         count = 0
         for x in range(width):
-            if offset_x[y, x] < 1.0:
+            if offset_x[y, x] < 1.0 and (
+                layers == 1 or min(int((offset_z[y, x] + 0.5) * layers), layers - 1) == layer
+            ):
                 line[count] = x
                 count += 1
         if count == 0:
@@ -243,7 +282,8 @@ class SliceContours:
         # Rows smoothed along X of as many slices as the kernel spans along Z, in a ring.
         self.stack = np.empty((self.along_z.size, *plane), np.float32)
         self.held = np.full(self.along_z.size, -1)
-        self.level = np.zeros(plane, np.float32)
+        self.level = np.empty(plane, np.float32)
+        self.heights = np.empty(max(plane))
         self.line = np.empty(plane[1], np.int32)
         self.made: dict[int, tuple] = {}
 
@@ -255,7 +295,7 @@ class SliceContours:
         """``step_y, step_x`` and the contour ``(nearest, offset_y, offset_x)`` of a slice."""
         index = self.inside(index)
         if index not in self.made:
-            for old in [key for key in self.made if key < index - 4]:
+            for old in [key for key in self.made if key <= index - CONTOURS_HELD]:
                 del self.made[old]
             self.made[index] = self._make(index)
         return self.made[index]
@@ -276,8 +316,8 @@ class SliceContours:
         _, size_y, size_x = self.size_nm
         _contour(
             self.slab[index], self.stack, order, self.along_z, self.along_y, size_y, size_x,
-            self.level, step_y, step_x,
+            self.level, self.heights, step_y, step_x,
         )  # fmt: skip
         _feet(step_y, step_x, size_y, size_x, offset_y, offset_x)
-        nearest_in_rows(offset_x, nearest, self.line)
+        nearest_in_rows(offset_x, offset_x, 0, 1, nearest, self.line)
         return step_y, step_x, (nearest, offset_y, offset_x)

@@ -2,8 +2,9 @@
 
 Stage 1 (:func:`plane_distances`) takes slabs of slices: the surface's sites, and each voxel's distance
 within its slice to the nearest. Stage 2 (:func:`column_distances`) takes bands of rows with all their slices
-and adds the distance along Z. Between them lie, for each voxel, the squared in-plane distance (float32) and
-the nearest site's offset along Z (int8): 5 bytes. Either stage gives the same bits however the volume is cut.
+and adds the distance along Z. Between them lie, for each voxel and each of the layers of its slice
+(:func:`layers_per_slice`), the squared in-plane distance (float32) and the nearest site's offset along Z
+(int8): 5 bytes. Either stage gives the same bits however the volume is cut.
 
 Each pass but the first is the lower envelope of parabolas, with vertices at the sites and not at the voxels'
 centres. A site is chosen by the distance along the axes passed so far, and its offsets along the others come
@@ -22,10 +23,14 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.contours import nearest_in_rows
-from cytomill.kernels.sites import iterate_sites
+from cytomill.kernels.surface import iterate_sites
 
 #: Steps of the stored Z offset in a voxel's height.
 OFFSET_STEPS = 254
+#: Working memory of the first stage for each voxel of one slice, whatever the number of slices.
+SLICE_BYTES_A_VOXEL = 180
+#: Layers of a slice, at most.
+MOST_LAYERS = 3
 
 
 @njit(nogil=True, cache=True)
@@ -92,7 +97,8 @@ def _plane_pass(nearest, offsets, size_y, size_x, vertex, height, lift, kept, re
 @njit(nogil=True, cache=True)
 def _column_pass(squared, offset_z, where, size_z, vertex, height, kept, reach, distance):
     """Distance to the nearest site; a column is read whole before it is written."""
-    depth, rows, width = squared.shape
+    depth, rows, width = distance.shape
+    layers = squared.shape[0] // depth
     for y in range(rows):
         for x in range(width):
             wanted = where.size == 0
@@ -106,10 +112,10 @@ def _column_pass(squared, offset_z, where, size_z, vertex, height, kept, reach, 
                     distance[z, y, x] = 0.0
                 continue
             count = 0
-            for z in range(depth):
-                if squared[z, y, x] < np.inf:
-                    vertex[count] = (z + offset_z[z, y, x] / OFFSET_STEPS) * size_z
-                    height[count] = squared[z, y, x]
+            for layer in range(depth * layers):
+                if squared[layer, y, x] < np.inf:
+                    vertex[count] = (layer // layers + offset_z[layer, y, x] / OFFSET_STEPS) * size_z
+                    height[count] = squared[layer, y, x]
                     count += 1
             count = _envelope(vertex, height, count, kept, reach)
             i = 0
@@ -123,6 +129,26 @@ def _column_pass(squared, offset_z, where, size_z, vertex, height, kept, reach, 
                 distance[z, y, x] = np.sqrt((here - vertex[kept[i]]) ** 2 + height[kept[i]])
 
 
+def layers_per_slice(voxel_size_nm: Sequence[float]) -> int:
+    """Layers in which the sites of a slice are transformed apart: slices much thicker than voxels need more.
+
+    Among sites of one layer, those nearest within the slice stand for all. That neglects how their offsets
+    along Z differ, which is little only where the layer is no thicker than the voxels are wide.
+
+    Parameters
+    ----------
+    voxel_size_nm : (float, float, float)
+        Z, Y, X.
+
+    Returns
+    -------
+    int
+        1 to :data:`MOST_LAYERS`.
+    """
+    size_z, size_y, size_x = voxel_size_nm
+    return int(min(max(round(size_z / min(size_y, size_x)), 1), MOST_LAYERS))
+
+
 def plane_distances(
     slab: np.ndarray, first: int, stop: int, voxel_size_nm: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +156,7 @@ def plane_distances(
 
     Parameters
     ----------
-    slab : (S, Y, X) bool or uint8 ndarray
+    slab : (S, Y, X) bool ndarray
         All of Y and X; slices `first` … `stop` - 1 with ``surface_halo`` slices more on either side, fewer
         only where the volume ends.
     first, stop : int
@@ -140,28 +166,31 @@ def plane_distances(
 
     Returns
     -------
-    squared_nm2 : (stop - first, Y, X) float32 ndarray
-        Infinite in a slice without sites.
-    offset_z : (stop - first, Y, X) int8 ndarray
-        Offset of the nearest site along Z, in 1/254 slices.
+    squared_nm2 : (L (stop - first), Y, X) float32 ndarray
+        For each slice its L layers (:func:`layers_per_slice`); infinite in a layer without sites.
+    offset_z : (L (stop - first), Y, X) int8 ndarray
+        Offset of the nearest site along Z from its slice, in 1/254 slices.
 
     Notes
     -----
-    5 bytes a voxel of the result, and some 80 bytes a voxel of one slice.
+    5 L bytes a voxel of the result, and :data:`SLICE_BYTES_A_VOXEL` bytes a voxel of one slice.
     """
     plane = slab.shape[1:]
-    squared = np.empty((stop - first, *plane), np.float32)
-    offset_z = np.empty((stop - first, *plane), np.int8)
+    layers = layers_per_slice(voxel_size_nm)
+    squared = np.empty(((stop - first) * layers, *plane), np.float32)
+    offset_z = np.empty(((stop - first) * layers, *plane), np.int8)
     nearest = np.empty(plane, np.int32)
     line = np.empty(plane[1], np.int32)
     vertex, height, lift = (np.empty(plane[0]) for _ in range(3))
     kept, reach = np.empty(plane[0], np.int32), np.empty(plane[0])
     _, size_y, size_x = (float(size) for size in voxel_size_nm)
     for k, offsets in enumerate(iterate_sites(slab, first, stop, voxel_size_nm)):
-        nearest_in_rows(offsets[2], nearest, line)
-        _plane_pass(
-            nearest, offsets, size_y, size_x, vertex, height, lift, kept, reach, squared[k], offset_z[k]
-        )
+        for layer in range(layers):
+            nearest_in_rows(offsets[0], offsets[2], layer, layers, nearest, line)
+            _plane_pass(
+                nearest, offsets, size_y, size_x, vertex, height, lift, kept, reach,
+                squared[k * layers + layer], offset_z[k * layers + layer],
+            )  # fmt: skip
     return squared, offset_z
 
 
@@ -176,22 +205,23 @@ def column_distances(
 
     Parameters
     ----------
-    squared_nm2, offset_z : (Z, Y, X) float32 and int8 ndarray
-        Of :func:`plane_distances`; all slices, any rows and columns.
+    squared_nm2, offset_z : (L Z, Y, X) float32 and int8 ndarray
+        Of :func:`plane_distances`; all slices with their layers, any rows and columns.
     voxel_size_nm : (float, float, float)
         Z, Y, X.
     where : (Z, Y, X) bool ndarray, optional
         Columns without a voxel set here are left out and get 0.
     out : (Z, Y, X) float32 ndarray, optional
-        Result; may be `squared_nm2`.
+        Result; may be the first Z planes of `squared_nm2`.
 
     Returns
     -------
     (Z, Y, X) float32 ndarray
         Distance in nm; infinite where there is no surface at all.
     """
-    out = np.empty(squared_nm2.shape, np.float32) if out is None else out
     depth = squared_nm2.shape[0]
+    if out is None:
+        out = np.empty((depth // layers_per_slice(voxel_size_nm), *squared_nm2.shape[1:]), np.float32)
     wanted = np.empty((0, 0, 0), bool) if where is None else where
     vertex, height, reach = (np.empty(depth) for _ in range(3))
     kept = np.empty(depth, np.int32)
@@ -226,7 +256,8 @@ def surface_distance(
 
     Notes
     -----
-    5 bytes a voxel at most besides the mask, time linear in voxels.
+    Besides the mask 5 bytes a voxel, 5 L + 4 where slices have L > 1 layers, and what
+    :func:`plane_distances` takes for one slice. Time is linear in voxels.
     """
     margin = face_margin(mask, cut_faces)
     if margin.any():
@@ -239,11 +270,25 @@ def surface_distance(
 
 def _distance(mask, voxel_size_nm, where):
     squared, offset_z = plane_distances(mask, 0, mask.shape[0], voxel_size_nm)
-    return column_distances(squared, offset_z, voxel_size_nm, where, out=squared)
+    # Several layers would be kept alive by a result that lies in the first of them.
+    out = squared if squared.shape == mask.shape else None
+    return column_distances(squared, offset_z, voxel_size_nm, where, out)
 
 
 def face_margin(mask: np.ndarray, cut_faces: np.ndarray | None) -> np.ndarray:
-    """Background to add where the mask reaches a face at which it is not cut."""
+    """Background to add where the mask reaches a face at which it is not cut.
+
+    Parameters
+    ----------
+    mask : (Z, Y, X) bool ndarray
+        Never padded along Z where it is one slice.
+    cut_faces : (3, 2) bool ndarray or None
+
+    Returns
+    -------
+    (3, 2) int ndarray
+        Voxels before and after each axis, as for :func:`numpy.pad`.
+    """
     margin = np.zeros((3, 2), int)
     for axis in range(3):
         for side in range(2):

@@ -5,8 +5,8 @@ but draws a curved one towards its centre of curvature by about s²/R. To leadin
 that shift times the slope there, which falls as 1/s, so that 2 G(s) − G(2s) has no shift, whatever the
 direction of the surface. s is the same length along all axes.
 
-The level never contradicts the mask: where smoothing would take a voxel to the other side (a sheet thinner than
-s), the surface passes at that voxel's centre, and half-way between two such voxels.
+The level never contradicts the mask: where smoothing would take a voxel to the other side (a sheet thinner
+than s), the surface passes at that voxel's centre, and half-way between two such voxels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SMOOTHING_VOXELS = 2.0
 TRUNCATION = 3.0
 # How far from 0.5 a voxel is kept on its side.
 SMALLEST_LEVEL = 1e-3
-LEVEL_BYTES_A_VOXEL = 12
+LEVEL_BYTES_A_VOXEL = 13
 
 
 def _half_gaussian(sigma: float) -> np.ndarray:
@@ -124,7 +124,7 @@ def surface_level(mask: np.ndarray, voxel_size_nm, cut_faces: np.ndarray | None 
 
     Notes
     -----
-    12 bytes a voxel of the mask's bounding box (widened by the smoothing) at peak, 4 of them the result.
+    13 bytes a voxel at peak, 4 of them the result; the mask's bounding box alone is smoothed.
     """
     level = np.zeros(mask.shape, np.float32)
     spans = [np.flatnonzero(mask.any(axis=tuple(j for j in range(3) if j != k))) for k in range(3)]
@@ -139,17 +139,17 @@ def surface_level(mask: np.ndarray, voxel_size_nm, cut_faces: np.ndarray | None 
     box, inner, padding = [], [], []
     for k, span in enumerate(spans):
         margin = kernels[1][k].size - 1
-        low, high = int(span[0]) - margin, int(span[-1]) + 1 + margin
-        first, stop = max(low, 0), min(high, mask.shape[k])
-        # A face where the mask is not cut has background behind it; at a cut face the border goes on.
-        before = first - low if cut_faces is None or not cut_faces[k][0] else 0
-        after = high - stop if cut_faces is None or not cut_faces[k][1] else 0
+        first, stop = max(int(span[0]) - margin, 0), min(int(span[-1]) + 1 + margin, mask.shape[k])
+        # Smoothing goes on beyond the box by its border: a mask that touches one needs background there.
+        before = int(span[0] == 0 and k >= planar and not (cut_faces is not None and cut_faces[k][0]))
+        touches = span[-1] == mask.shape[k] - 1
+        after = int(touches and k >= planar and not (cut_faces is not None and cut_faces[k][1]))
         box.append(slice(first, stop))
         inner.append(slice(before, before + stop - first))
         padding.append((before, after))
     box, inner = tuple(box), tuple(inner)
-    narrow = np.pad(mask[box], padding).astype(np.float32)
-    inside = narrow.astype(bool)
+    inside = np.pad(mask[box], padding)
+    narrow = inside.astype(np.float32)
     wide = narrow.copy()
     _smooth(narrow, *kernels[0])
     _smooth(wide, *kernels[1])

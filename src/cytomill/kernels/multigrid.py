@@ -23,8 +23,9 @@ COARSEST_VOXELS = 64
 COARSEST_SWEEPS = 16
 # An axis is joined while its spacing is below this many times the smallest one.
 JOINED_SPACING = 1.5
-# Network, coarser levels and vectors, with the caller's 6 bytes of walls.
-BYTES_A_VOXEL = 88
+# Memory of the finest level, and of all levels with the solver's vectors; 6 bytes of walls included.
+NETWORK_BYTES_A_VOXEL = 54
+SOLVER_BYTES_A_VOXEL = 90
 
 
 @dataclass

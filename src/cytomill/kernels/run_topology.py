@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.blocks import region_shape
-from cytomill.kernels.components import _join_block, _number
+from cytomill.kernels.components import join_volume, number_components
 from cytomill.kernels.mask_runs import (
     MaskRuns,
     bounding_box,
@@ -51,8 +51,8 @@ def label_components(
     voxel_count : (n,) int64 ndarray
         Voxels of each component.
     """
-    parent = _join_block(runs.row, runs.start, runs.stop, shape[0], shape[1], connectivity)
-    return _number(parent, runs.start, runs.stop)
+    parent = join_volume(runs.row, runs.start, runs.stop, shape[0], shape[1], connectivity)
+    return number_components(parent, runs.start, runs.stop)
 
 
 def _on_face(runs: MaskRuns, shape: Sequence[int], axis: int, side: int) -> np.ndarray:

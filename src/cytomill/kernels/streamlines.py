@@ -23,7 +23,7 @@ from numba import njit
 # Distances to walls are kept in 1/120 of a voxel: one byte each.
 WALL_STEPS = 120
 # Peak of the memory that u, the neighbours, the walls and this module's own arrays take.
-STREAMLINE_BYTES_A_VOXEL = 94
+STREAMLINE_BYTES_A_VOXEL = 95
 _RADIX_BITS = 11
 
 
@@ -91,57 +91,71 @@ def _slope(i, k, u, minus, plus, walls, h):
 
 
 @njit(nogil=True, cache=True)
-def _collect(sign, u, rank, minus, plus, walls, spacing, flattest, near, far, reach, weight):
-    """Write, in the order of u, which voxels upstream each voxel needs; return the number of flat ones.
+def _upstream(i, k, side, sign, u, minus, plus, walls):
+    """Neighbour of voxel i upstream on that side of axis k, and the distance to it or to the wall there.
 
-    ``near``, ``far``: ranks of the first and second voxel upstream on each axis (0: a wall, where L = 0);
-    ``reach``: distances to the first, and from it to the second (0: none), in 1/120 voxel; ``weight``:
-    |component of the unit tangent|.
+    The neighbour is 0 for a wall; the distance, in 1/120 voxel, is 0 where nothing lies upstream.
     """
-    flat = 0
-    slope = np.empty(3, np.float64)
-    for i in range(1, u.size - 1):
-        here = rank[i]
-        square = 0.0
-        for k in range(3):
-            slope[k] = sign * _slope(i, k, u, minus, plus, walls, spacing[k])
-            square += slope[k] * slope[k]
-        steepness = math.sqrt(square)
-        found = False
-        for k in range(3):
-            near[here, k] = far[here, k] = 0
-            reach[here, 2 * k] = reach[here, 2 * k + 1] = 0
-            weight[here, k] = 0
-            if steepness <= flattest or slope[k] == 0:
-                continue
-            side = 0 if slope[k] > 0 else 1
-            first = plus[k, i] if side else minus[k, i]
-            wall = walls[i, 2 * k + side]
-            if first:
-                if sign * (u[i] - u[first]) <= 0:
-                    continue
-                near[here, k] = rank[first]
-                reach[here, 2 * k] = WALL_STEPS
-                second = plus[k, first] if side else minus[k, first]
-                wall = walls[first, 2 * k + side]
-                if second:
-                    if sign * (u[first] - u[second]) > 0:
-                        far[here, k] = rank[second]
-                        reach[here, 2 * k + 1] = WALL_STEPS
-                elif wall * sign < 0:
-                    reach[here, 2 * k + 1] = abs(wall)
-            elif wall * sign < 0:
-                reach[here, 2 * k] = abs(wall)
-            else:
-                continue
-            weight[here, k] = abs(slope[k]) / steepness
-            found = True
-        flat += not found
-    return flat
+    near = plus[k, i] if side else minus[k, i]
+    if near:
+        return near, WALL_STEPS if sign * (u[i] - u[near]) > 0 else 0
+    wall = walls[i, 2 * k + side]
+    return 0, abs(wall) if wall * sign < 0 else 0
 
 
 @njit(nogil=True, cache=True)
-def _follow(sign, near, far, reach, weight, spacing, length):
+def _find_tangents(u, rank, minus, plus, walls, spacing, flattest, tangent, flat):
+    """Unit tangents in the order of u; mark the voxels without a streamline, whose tangent is 0.
+
+    These lie in a flat field, or have nothing upstream in one of the two directions.
+    """
+    for i in range(1, u.size - 1):
+        here = rank[i]
+        square = 0.0
+        found = found_back = False
+        for k in range(3):
+            slope = _slope(i, k, u, minus, plus, walls, spacing[k])
+            tangent[here, k] = slope
+            square += slope * slope
+            if slope != 0:
+                side = 0 if slope > 0 else 1
+                found |= _upstream(i, k, side, 1, u, minus, plus, walls)[1] > 0
+                found_back |= _upstream(i, k, 1 - side, -1, u, minus, plus, walls)[1] > 0
+        steepness = math.sqrt(square)
+        flat[i] = steepness <= flattest or not (found and found_back)
+        for k in range(3):
+            tangent[here, k] = 0 if flat[i] else tangent[here, k] / steepness
+
+
+@njit(nogil=True, cache=True)
+def _collect(sign, u, rank, minus, plus, walls, tangent, near, far, reach):
+    """Write, in the order of u, which voxels upstream each voxel needs.
+
+    ``near``, ``far``: ranks of the first and second voxel upstream on each axis (0: a wall, where L = 0);
+    ``reach``: distances to the first (0: none), and from it to the second (0: none), in 1/120 voxel.
+    """
+    for i in range(1, u.size - 1):
+        here = rank[i]
+        for k in range(3):
+            reach[here, 2 * k] = 0
+            component = sign * tangent[here, k]
+            if component == 0:
+                continue
+            side = 0 if component > 0 else 1
+            first, distance = _upstream(i, k, side, sign, u, minus, plus, walls)
+            if distance == 0:
+                continue
+            near[here, k] = rank[first]
+            reach[here, 2 * k] = distance
+            far[here, k] = reach[here, 2 * k + 1] = 0
+            if first:
+                second, distance = _upstream(first, k, side, sign, u, minus, plus, walls)
+                far[here, k] = rank[second]
+                reach[here, 2 * k + 1] = distance
+
+
+@njit(nogil=True, cache=True)
+def _follow(sign, near, far, reach, tangent, spacing, length):
     """Lengths in the order of u; a voxel without anything upstream keeps the length that it has."""
     count = length.size - 2
     for place in range(1, count + 1):
@@ -149,9 +163,9 @@ def _follow(sign, near, far, reach, weight, spacing, length):
         top = bottom = 0.0
         first_top = first_bottom = 0.0
         for k in range(3):
-            share = np.float64(weight[here, k])
-            if share == 0:
+            if reach[here, 2 * k] == 0:
                 continue
+            share = abs(np.float64(tangent[here, k]))
             step = reach[here, 2 * k] * spacing[k] / WALL_STEPS
             known = np.float64(length[near[here, k]])
             first_top += share * known / step
@@ -159,7 +173,11 @@ def _follow(sign, near, far, reach, weight, spacing, length):
             if reach[here, 2 * k + 1]:
                 beyond = reach[here, 2 * k + 1] * spacing[k] / WALL_STEPS
                 both = step + beyond
-                top += share * (both * known / beyond - step * length[far[here, k]] * step / (beyond * both)) / step
+                top += (
+                    share
+                    * (both * known / beyond - step * length[far[here, k]] * step / (beyond * both))
+                    / step
+                )
                 bottom += share * (step + both) / (step * both)
             else:
                 top += share * known / step
@@ -179,7 +197,7 @@ def streamline_lengths(
     walls: np.ndarray,
     spacing: np.ndarray,
     flattest: float,
-    fallback: Callable[[], tuple[np.ndarray, np.ndarray]],
+    fallback: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Lengths of the streamlines from either wall to every voxel.
 
@@ -194,39 +212,41 @@ def streamline_lengths(
     spacing : (3,) float64 ndarray
         Voxel size.
     flattest : float
-        Where |∇u| is not larger, a voxel takes its length from `fallback`.
-    fallback : function of nothing
-        Returns two (n,) float32 ndarrays, distances to the wall at u = 0 and at u = 1; called where needed.
+        A voxel where |∇u| is not larger has no streamline.
+    fallback : function of a (n,) bool ndarray
+        Returns, for the voxels marked in it, what stands for the lengths from the walls at u = 0 and at
+        u = 1, two float32 ndarrays. Called where a voxel has no streamline.
 
     Returns
     -------
     from_zero, from_one : (n,) float32 ndarray
         Lengths from the walls at u = 0 and u = 1, in the unit of `spacing`.
     flat : int
-        Voxels that took a length from `fallback`: the larger of the two counts.
+        Voxels without a streamline.
 
     Notes
     -----
-    Peak memory 60 bytes a voxel beside the arguments.
+    Peak memory 61 bytes a voxel beside the arguments.
     """
     count = u.size - 2
-    rank = rank_by_value(u)
-    # One record of 44 bytes a voxel, so that writing out of raster order touches one place in memory.
-    record = np.zeros((count + 2, 11), np.int32)
-    near, far = record[:, 0:3], record[:, 3:6]
-    weight = record.view(np.float32)[:, 6:9]
-    reach = record.view(np.uint8)[:, 36:42]
     spacing = np.asarray(spacing, np.float64)
+    rank = rank_by_value(u)
+    tangent = np.zeros((count + 2, 3), np.float32)
+    flat = np.zeros(count + 2, bool)
+    _find_tangents(u, rank, minus, plus, walls, spacing, flattest, tangent, flat)
+    marked = flat[1:-1]
+    without = int(np.count_nonzero(marked))
+    distances = fallback(marked) if without else None
+    # One record of 32 bytes a voxel, so that writing out of raster order touches one place in memory.
+    record = np.zeros((count + 2, 8), np.int32)
+    near, far = record[:, 0:3], record[:, 3:6]
+    reach = record.view(np.uint8)[:, 24:30]
     results = []
-    distances = None
-    flat = 0
     for which, sign in enumerate((1, -1)):
-        here = _collect(sign, u, rank, minus, plus, walls, spacing, flattest, near, far, reach, weight)
+        _collect(sign, u, rank, minus, plus, walls, tangent, near, far, reach)
         length = np.zeros(count + 2, np.float32)
-        if here:
-            distances = distances or fallback()
-            length[rank[1:-1]] = distances[which]
-        flat = max(flat, here)
-        _follow(sign, near, far, reach, weight, spacing, length)
+        if without:
+            length[rank[1:-1][marked]] = distances[which]
+        _follow(sign, near, far, reach, tangent, spacing, length)
         results.append(length[rank[1:-1]])
-    return results[0], results[1], flat
+    return results[0], results[1], without

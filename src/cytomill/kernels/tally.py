@@ -201,7 +201,7 @@ def tally_cells(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Count the voxels of each cell of one block, by compartment, shell, position and room.
 
-    Needs 16 bytes a run of `territory` along X beside the arrays.
+    Needs 16 bytes a run of `territory` along X beside the arrays; those that are not contiguous are copied.
 
     Parameters
     ----------

@@ -91,6 +91,7 @@ class Partitioning(MembranePairs):
         """
         n = self._shells(n_slices)
         if self.compat:
+            _require_shape(shape)
             return pairs_compat.partition_pure(
                 ne_edge, pm_edge, shape, n, pm_mask, ne_mask, workers=self._threads
             )
@@ -124,6 +125,7 @@ class Partitioning(MembranePairs):
         """
         n = self._shells(n_slices)
         if self.compat:
+            _require_shape(shape)
             return pairs_compat.partition_with_edt(
                 ne_edge, pm_edge, shape, n, pm_mask, ne_mask, workers=self._threads
             )
@@ -282,6 +284,11 @@ class Partitioning(MembranePairs):
         """
         save_partition_coords(partition_coords, dataid, output_dir, self._stated_size, self.compat)
         return os.fspath(output_dir)
+
+
+def _require_shape(shape: Sequence[int]) -> None:
+    if len(shape) != 3:
+        raise ValueError(f"compat takes volumes (Z, Y, X); found shape = {tuple(shape)}: use compat=False")
 
 
 def _deprecated(old: str, new: str) -> None:

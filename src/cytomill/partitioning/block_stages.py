@@ -173,5 +173,3 @@ class ShellStage(BlockStage):
 
     def reduce(self, partials: Arrays) -> Arrays:
         return {name: merge_rows(rows) for name, rows in partials.items()}
-
-

@@ -52,9 +52,7 @@ def pieces_by_cell(state: PartitionState) -> list[tuple[int, list[Piece]]]:
     for row in state.results["columns"]["bands"].tolist():
         index, *bounds = row
         region = tuple(zip(bounds[0::2], bounds[1::2]))
-        by_cell.setdefault(index, []).extend(
-            pieces_of(cell_folder(state, state.cells[index]), region, depth)
-        )
+        by_cell.setdefault(index, []).extend(pieces_of(cell_folder(state, state.cells[index]), region, depth))
     return [(state.cells[index].label, by_cell[index]) for index in sorted(by_cell)]
 
 

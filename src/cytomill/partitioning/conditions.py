@@ -18,7 +18,7 @@ from cytomill.partitioning.bootstrap import (
     RESAMPLES,
     generator,
     percentile_interval,
-    resampled_weights,
+    resampled_totals,
 )
 from cytomill.partitioning.rdf import similarity
 
@@ -81,25 +81,31 @@ def strata(replicates: Sequence[object]) -> np.ndarray:
     return stratum.astype(np.int64)
 
 
-def mean_over_cells(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Average over cells, each with its weight, without those that are NaN.
+def _parts(values: np.ndarray) -> np.ndarray:
+    """Return, side by side, values without NaN, and 1 where there is one: their sums make a mean."""
+    finite = np.isfinite(values)
+    return np.hstack([np.where(finite, values, 0.0), finite])
+
+
+def _mean(totals: np.ndarray) -> np.ndarray:
+    total, count = np.split(totals, 2, axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def mean_over_cells(values: np.ndarray) -> np.ndarray:
+    """Average over cells, every cell with the same weight, those that are NaN left out.
 
     Parameters
     ----------
     values : (N, n) ndarray
         A row a cell.
-    weights : (B, N) ndarray
-        A row an average.
 
     Returns
     -------
-    (B, n) float64 ndarray
-        NaN where no cell with a weight has a value.
+    (n,) float64 ndarray
+        NaN where no cell has a value.
     """
-    finite = np.isfinite(values)
-    norm = weights @ finite.astype(np.float64)
-    total = weights @ np.where(finite, values, 0.0)
-    return np.divide(total, norm, out=np.full(total.shape, np.nan), where=norm > 0)
+    return _mean(_parts(values).sum(axis=0))
 
 
 def _matrix(table: pd.DataFrame, value: str) -> np.ndarray:
@@ -116,8 +122,7 @@ def _resampled(
     if len(replicate) < 2:
         return None
     rng = generator(seed, *names)
-    draws = resampled_weights(strata(replicate.tolist()), rng, resamples)
-    return np.concatenate([mean_over_cells(values, weights) for weights in draws])
+    return _mean(resampled_totals(_parts(values), strata(replicate.tolist()), rng, resamples))
 
 
 def _joined(rdf: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
@@ -134,7 +139,7 @@ def _joined(rdf: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
         )
     columns = ["cell", "condition", "replicate"]
     bare = rdf.drop(columns=["condition", "replicate"], errors="ignore")
-    return bare.merge(cells[columns], on="cell", how="left", sort=False).sort_values(["cell", "shell"])
+    return bare.merge(cells[columns], on="cell", how="left")
 
 
 def rdf_by_condition(
@@ -186,7 +191,7 @@ def rdf_by_condition(
             low = high = np.full(values.shape[1], np.nan)
             if draws is not None:
                 low, high = percentile_interval(draws, level)
-            columns[value] = mean_over_cells(values, np.ones((1, len(values))))[0]
+            columns[value] = mean_over_cells(values)
             columns[f"{value}_low"] = np.where(known >= 2, low, np.nan)
             columns[f"{value}_high"] = np.where(known >= 2, high, np.nan)
         if columns["cells"].max(initial=0) < 2:
@@ -248,7 +253,7 @@ def compare_conditions(
         for condition in (first, second):
             table = groups[condition, organelle]
             values = _matrix(table, value)
-            means.append(mean_over_cells(values, np.ones((1, len(values))))[0])
+            means.append(mean_over_cells(values))
             draws.append(_resampled(table, values, (condition, organelle), seed, resamples))
             enough.append(np.isfinite(values).sum(axis=0) >= 2)
             shells.append(np.sort(table["shell"].unique()))

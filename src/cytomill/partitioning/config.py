@@ -44,7 +44,8 @@ class PartitioningConfig:
     )
     n_shells: int = option(default=8, metadata={"help": "shells from NE to PM"})
     compat: bool = option(
-        default=False, metadata={"help": "method pairs as the published program computes it, defects included"}
+        default=False,
+        metadata={"help": "method pairs as the published program computes it, defects included"},
     )
     organelles: tuple[str, ...] = option(
         default=(),

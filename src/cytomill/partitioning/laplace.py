@@ -2,12 +2,12 @@
 
 Between the nuclear envelope (u = 0) and the plasma membrane (u = 1) the field u is harmonic; its streamlines
 run from one to the other, cross neither each other nor a membrane, and end perpendicular to both. With L_NE
-and L_PM the lengths of a voxel's streamline back to the NE and on to the PM, t = L_NE / (L_NE + L_PM) (A. Yezzi
-and J. L. Prince, IEEE Trans. Med. Imaging 22, 1332, 2003). u itself is no radial fraction.
+and L_PM the lengths of a voxel's streamline back to the NE and on to the PM, t = L_NE / (L_NE + L_PM)
+(A. Yezzi and J. L. Prince, IEEE Trans. Med. Imaging 22, 1332, 2003). u itself is no radial fraction.
 
 Both membranes are taken where they cut the edges between voxel centres (sub-voxel, the 0.5 level): the
-conductance of such an edge is that of its part inside the cytoplasm (F. Gibou et al., J. Comput. Phys. 176, 205,
-2002), which keeps the matrix symmetric.
+conductance of such an edge is that of its part inside the cytoplasm (F. Gibou et al., J. Comput. Phys. 176,
+205, 2002), which keeps the matrix symmetric.
 
 Rules
 -----
@@ -26,8 +26,10 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.distance import surface_distance
+from cytomill.kernels.levels import LEVEL_BYTES_A_VOXEL, surface_level
 from cytomill.kernels.multigrid import (
-    BYTES_A_VOXEL,
+    NETWORK_BYTES_A_VOXEL,
+    SOLVER_BYTES_A_VOXEL,
     Level,
     Multigrid,
     empty_level,
@@ -36,13 +38,16 @@ from cytomill.kernels.multigrid import (
     number_voxels,
 )
 from cytomill.kernels.streamlines import STREAMLINE_BYTES_A_VOXEL, WALL_STEPS, streamline_lengths
-from cytomill.kernels.levels import surface_level
 
 # A membrane is at least this far from a voxel centre, in steps (0.05 voxel): conductances stay bounded.
 NEAREST_WALL = 6
 # The field is flat where |∇u|, in 1 / finest voxel, is not above this many times the tolerance.
 FLAT_TOLERANCES = 10
 MOST_ITERATIONS = 200
+# Of the distances that stand in for streamlines, while the field is held.
+DISTANCE_BYTES_A_VOXEL = 10
+# Small arrays, and what the allocator does not give back.
+FIXED_BYTES = 16 << 20
 
 
 @njit(nogil=True, cache=True)
@@ -127,13 +132,15 @@ def laplace_bytes(shape: tuple[int, int, int], cytoplasm_voxels: int | None = No
     shape : tuple of 3 int
         The crop.
     cytoplasm_voxels : int, optional
-        Voxels of cytoplasm; the whole crop by default, an upper bound about five times too high for most cells.
+        Voxels of cytoplasm; the whole crop by default, which is two to four times too much for most cells.
     """
     box = math.prod(shape)
     count = box if cytoplasm_voxels is None else cytoplasm_voxels
-    # Masks, cytoplasm; then the level with the temporaries of smoothing, or the network, or the streamlines.
-    placing = 16 * box + 54 * count
-    return 3 * box + max(placing, BYTES_A_VOXEL * count, (4 * box + STREAMLINE_BYTES_A_VOXEL * count))
+    # Masks, cytoplasm and t; then the smoothing of a mask, or the levels, or distances, or the streamlines.
+    smoothing = LEVEL_BYTES_A_VOXEL * box + NETWORK_BYTES_A_VOXEL * count
+    distances = DISTANCE_BYTES_A_VOXEL * box + 51 * count
+    solving = max(SOLVER_BYTES_A_VOXEL, STREAMLINE_BYTES_A_VOXEL) * count
+    return 7 * box + max(smoothing, distances, solving) + FIXED_BYTES
 
 
 def laplace_field(
@@ -161,8 +168,8 @@ def laplace_field(
     t : (Z, Y, X) float32 ndarray
         0 at the NE, 1 at the PM; NaN outside the cytoplasm.
     info : dict
-        ``iterations`` and ``residual`` of the solver, ``flat_voxels`` (decided by distance), ``bytes`` (projected
-        peak memory).
+        ``iterations`` and ``residual`` of the solver, ``flat_voxels`` (decided by distance), ``bytes``
+        (projected peak memory).
 
     Raises
     ------
@@ -201,12 +208,24 @@ def laplace_field(
     minus, plus = level.minus, level.plus
     level = None
 
-    def distances() -> tuple[np.ndarray, np.ndarray]:
-        return tuple(surface_distance(mask, voxel_size_nm, sealed)[cytoplasm] for mask in (nucleus, cell))
+    def distances(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        where = np.zeros(cell.shape, bool)
+        where[cytoplasm] = flat
+        found = tuple(surface_distance(mask, voxel_size_nm, sealed, where)[where] for mask in (nucleus, cell))
+        for name, distance in zip(("nuclear envelope", "plasma membrane"), found, strict=True):
+            if not np.isfinite(distance).all():
+                raise ValueError(
+                    f"the cell has no {name} in the image (it is cut at every face), but a radial position "
+                    "needs both surfaces: leave this cell out or give an image that shows more of it"
+                )
+        return found
 
     flattest = FLAT_TOLERANCES * tolerance / spacing.min()
     from_nucleus, to_membrane, flat = streamline_lengths(u, minus, plus, walls, spacing, flattest, distances)
     to_membrane += from_nucleus
+    # Both surfaces through one voxel centre: half-way, as everywhere.
+    from_nucleus[to_membrane == 0] = 0.5
+    to_membrane[to_membrane == 0] = 1
     t[cytoplasm] = np.divide(from_nucleus, to_membrane, out=from_nucleus)
     return t, {
         "iterations": iterations,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numba import njit
 
 #: Float64 counts whole numbers up to here.
 _LARGEST_WHOLE = 2**53
@@ -16,8 +17,24 @@ def _refuse_value(name: str, where: tuple[int, ...], value: object, count: int, 
     )
 
 
+@njit(nogil=True, cache=True)
+def _largest_whole(values):
+    """Return the largest value, or -1 where one is no whole number from 0 on."""
+    largest = 0.0
+    for value in values:
+        # Written so that NaN fails.
+        if not (value >= 0 and value <= _LARGEST_WHOLE and value == np.floor(value)):
+            return -1.0
+        largest = max(largest, float(value))
+    return largest
+
+
 def _check_slice(plane: np.ndarray, z: int, name: str) -> float:
     """Refuse a float slice that holds no labels; return its largest value."""
+    kind = np.float32 if plane.dtype.itemsize <= 4 else np.float64
+    largest = _largest_whole(np.ascontiguousarray(plane, kind).reshape(-1))
+    if largest >= 0:
+        return largest
     expected = "but labels are whole numbers from 0 on: "
     for find_bad, what in (
         (lambda: ~np.isfinite(plane), "set voxels without a value to 0"),
@@ -29,10 +46,7 @@ def _check_slice(plane: np.ndarray, z: int, name: str) -> float:
             y, x = np.argwhere(is_bad)[0]
             where = (z, int(y), int(x))
             _refuse_value(name, where, plane[y, x], int(is_bad.sum()), expected + what)
-    largest = float(plane.max(initial=0))
-    if largest > _LARGEST_WHOLE:
-        raise ValueError(f"{name} has labels up to {largest:g} in slice {z}: give labels below 2^53")
-    return largest
+    raise ValueError(f"{name} has labels up to {plane.max():g} in slice {z}: give labels below 2^53")
 
 
 def as_masks(volume: np.ndarray, name: str = "the mask", first_slice: int = 0) -> np.ndarray:

@@ -24,7 +24,7 @@ _SAME_SIZE = 1e-3
 
 
 class MembranePairs:
-    """The parts of :class:`~cytomill.partitioning.api.Partitioning` before the shells; parameters are there."""
+    """What :class:`~cytomill.partitioning.api.Partitioning` does before the shells; see there."""
 
     def __init__(
         self,
@@ -56,14 +56,19 @@ class MembranePairs:
         self.ne_labels = tuple(ne_labels)
         self.pm_labels = tuple(pm_labels)
         self.notes: tuple[str, ...] = ()
-        self._stated_size: tuple[float, ...] | None = None
+        self._given_size: tuple[float, ...] | None = None
+        self._file_size: tuple[float, ...] | None = None
         if voxel_size_nm is not None:
-            self._stated_size = tuple(checked_voxel_size(voxel_size_nm).tolist())
+            self._given_size = tuple(checked_voxel_size(voxel_size_nm).tolist())
         (Path(root_dir) / "results").mkdir(parents=True, exist_ok=True)
 
     @property
+    def _stated_size(self) -> tuple[float, ...] | None:
+        return self._given_size or self._file_size
+
+    @property
     def voxel_size_nm(self) -> tuple[float, ...]:
-        """Voxel size (Z, Y, X); cubes of 1 where it is not known."""
+        """Voxel size (Z, Y, X): the one given, else that of the files read last, else cubes of 1."""
         return self._stated_size or (1.0, 1.0, 1.0)
 
     @property
@@ -102,8 +107,8 @@ class MembranePairs:
                 f"the NE mask has voxels of {ne_size} nm and the PM mask of {pm_size} nm, but they must lie "
                 "on the same voxels: correct the size in one of the files"
             )
-        if self._stated_size is None and (ne_size or pm_size):
-            self._stated_size = tuple(float(length) for length in (pm_size or ne_size))
+        known = pm_size or ne_size
+        self._file_size = tuple(map(float, known)) if known else None
         return ne_mask, pm_mask
 
     @staticmethod
@@ -144,6 +149,7 @@ class MembranePairs:
             If there is no cell with a nucleus in the masks, or smoothing leaves nothing of one.
         """
         if self.compat:
+            _require_volumes(pm_mask, ne_mask)
             return pairs_compat.extract_ne_pm_edges(pm_mask, ne_mask, smooth_sigma, smooth_close_iter)
         (cell,) = self._cells(pm_mask, ne_mask, "one")
         found = membrane_points(cell, smooth_sigma, smooth_close_iter)
@@ -281,6 +287,16 @@ class MembranePairs:
                 points = points[_in_mask(points, np.asarray(cell_mask))]
             surfaces.append(np.unique(points, axis=0))
         return surfaces
+
+
+def _require_volumes(pm_mask: np.ndarray, ne_mask: np.ndarray) -> None:
+    """Refuse what the published code has no answer for."""
+    check_shapes(np.shape(ne_mask), np.shape(pm_mask))
+    if np.ndim(pm_mask) != 3:
+        raise ValueError(f"compat takes volumes (Z, Y, X); found {np.ndim(pm_mask)} axes: use compat=False")
+    for name, mask in (("NE", ne_mask), ("PM", pm_mask)):
+        if np.asarray(mask).dtype.kind == "f" and not np.isfinite(mask).all():
+            raise ValueError(f"the {name} mask holds values that are no numbers: set such voxels to 0")
 
 
 def _any_cell(pairs: np.ndarray, cell_mask: np.ndarray | None) -> np.ndarray:

@@ -17,6 +17,7 @@ from cytomill.partitioning.cell import cell_bytes
 from cytomill.partitioning.cell_stages import CellStage
 from cytomill.partitioning.slab_stages import ColumnStage, PlaneStage
 from cytomill.partitioning.state import PartitionState
+from cytomill.partitioning.xvg_stage import XvgStage
 from cytomill.runtime.needs import StageNeeds, VolumeNeeds, volume_needs
 from cytomill.runtime.stage import Stage, Unit
 
@@ -32,6 +33,7 @@ VOXELS_PER_SECOND: Mapping[str, float] = {
     "components": 60e6,
     "organelles": 30e6,
     "places": 30e6,
+    "xvg": 2e6,
 }
 #: Tables, intervals included.
 TABLE_SECONDS = 3.0
@@ -77,13 +79,17 @@ def _units(state: PartitionState, stage: Stage) -> Sequence[Unit]:
         return [] if _by_slabs(state) else [Unit(0, whole, float(prod(state.shape)))]
     if isinstance(stage, (PlaneStage, ColumnStage)):
         return stage.units_of_box(whole) if _by_slabs(state) else []
+    if isinstance(stage, XvgStage):
+        return [Unit(0, whole, float(prod(state.shape)))]
     return stage.units()
 
 
 def _memory(state: PartitionState, stage: Stage, units: Sequence[Unit]) -> int:
     if isinstance(stage, CellStage):
         # A volume of many cells has none of its size; what a cell needs is checked once it is known.
-        return int(cell_bytes(state.shape, state.config) * min(1, state.config.largest_crop / prod(state.shape)))
+        return int(
+            cell_bytes(state.shape, state.config) * min(1, state.config.largest_crop / prod(state.shape))
+        )
     return stage.memory_bytes(units)
 
 
@@ -97,7 +103,12 @@ def _volumes(state: PartitionState, stage: Stage) -> tuple[VolumeNeeds, ...]:
             for name, dtype in VOLUMES.items()
         )
     held = 0
-    if isinstance(stage, CellStage) and not _by_slabs(state) or isinstance(stage, ColumnStage) and _by_slabs(state):
+    if (
+        isinstance(stage, CellStage)
+        and not _by_slabs(state)
+        or isinstance(stage, ColumnStage)
+        and _by_slabs(state)
+    ):
         held = FIELD_BYTES
     elif isinstance(stage, PlaneStage) and _by_slabs(state):
         held = PLANE_BYTES

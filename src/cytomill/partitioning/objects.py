@@ -173,8 +173,7 @@ def object_table(
         mean = own[f"sum_distance_{side}"] / own_voxels * quantum_nm
         distance[side] = np.where(own[f"nearest_{side}"] >= SATURATED, np.nan, mean)
     if points is not None and len(points):
-        at = points[np.argsort(points[:, 0], kind="stable")]
-        objects = at[:, 0]
+        at, objects = points, points[:, 0]
         sampled_cytoplasm = (at[:, 2] == CYTOPLASM) | (at[:, 2] == CENSORED)
         alike = (at[:, 1] == own["cell"][objects]) & (at[:, 1] > 0)
         alike &= ~in_cytoplasm[objects] | sampled_cytoplasm

@@ -29,6 +29,9 @@ from cytomill.runtime.arrays import digest_of
 from cytomill.runtime.stage import Arrays, DatasetRefused, Unit, UnitOutput
 from cytomill.storage.volumes import Volume, open_volume
 
+#: Stage of a nanoparticle dataset that writes its labels.
+LABELS_OF_PARTICLES = "masks"
+
 #: A mask needs no closing before its components are found.
 NO_CLOSING = ball(0)
 FULL_CONNECTIVITY = 3
@@ -51,6 +54,11 @@ def open_organelle(state: PartitionState, organelle: Organelle) -> Volume:
     return volume
 
 
+def particle_labels(state: PartitionState) -> list[tuple[str, str]]:
+    """(dataset, stage) of every other dataset whose labels are read."""
+    return [(o.dataset, LABELS_OF_PARTICLES) for o in state.organelles if o.dataset]
+
+
 def organelle_unit(index: int, number: int, region: Region) -> Unit:
     """A unit of one organelle's volume: a box, and behind it the organelle's number."""
     return Unit(index, (*region, (number, number + 1)), float(prod(region_shape(region))))
@@ -67,6 +75,9 @@ class OrganelleStage(PartitionStage):
 
     def fields(self) -> dict[str, Any]:
         return {f"input {organelle.name}": dict(organelle.identity) for organelle in self.state.organelles}
+
+    def requires(self) -> Sequence[str | tuple[str, str]]:
+        return particle_labels(self.state)
 
     def prepare(self, rank: int) -> None:
         if rank == 0:
@@ -111,7 +122,7 @@ class ContentStage(OrganelleStage):
         with open_organelle(self.state, organelle) as volume:
             slab = volume.read(region)
         checksums = [crc32c_of(image) for image in slab]
-        for z, image in enumerate(as_masks(slab, organelle.path), region[0][0]):
+        for z, image in enumerate(as_masks(slab, organelle.path, region[0][0]), region[0][0]):
             inside = image[image != 0]
             least, most = (int(inside.min()), int(inside.max())) if inside.size else (0, 0)
             rows.append((number, z, inside.size, least, most, checksums[z - region[0][0]]))
@@ -213,7 +224,7 @@ class CountStage(BlockStage):
         }
 
     def requires(self) -> Sequence[str]:
-        return (ShellStage.name, ObjectStage.name)
+        return (ShellStage.name, ObjectStage.name, *particle_labels(self.state))
 
     def units(self) -> list[Unit]:
         found = self.state.results["components"]

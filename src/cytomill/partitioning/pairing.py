@@ -373,13 +373,21 @@ def find_pairs(
     ne_index = np.concatenate([ne_partner, ne_start])
     pm_index = np.concatenate([pm_start, pm_partner])
     ne_index, pm_index = np.divmod(np.unique(ne_index * len(pm_edge) + pm_index), len(pm_edge))
-    length = np.linalg.norm(pm_nm[pm_index] - ne_nm[ne_index], axis=1)
+    pairs = np.hstack([ne_edge[ne_index], pm_edge[pm_index]])
+    return within_lengths(pairs, size, min_length_nm, max_length_nm)
+
+
+def within_lengths(
+    pairs: np.ndarray, size_nm: np.ndarray, min_length_nm: float | None, max_length_nm: float | None
+) -> np.ndarray:
+    """Return the pairs that have a length, within the limits that are given."""
+    length = np.linalg.norm((pairs[:, 3:] - pairs[:, :3]) * size_nm, axis=1)
     keep = length > 0
     if min_length_nm is not None:
         keep &= length >= min_length_nm
     if max_length_nm is not None:
         keep &= length <= max_length_nm
-    return np.hstack([ne_edge[ne_index[keep]], pm_edge[pm_index[keep]]])
+    return pairs[keep]
 
 
 def checked_voxel_size(voxel_size_nm: Sequence[float]) -> np.ndarray:

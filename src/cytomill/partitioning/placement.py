@@ -14,7 +14,7 @@ import pandas as pd
 
 from cytomill.kernels.object_tally import split_objects
 from cytomill.kernels.tally import ROOM_BINS, split_cells, split_room
-from cytomill.partitioning.bootstrap import LEVEL, RESAMPLES, generator, interval
+from cytomill.partitioning.bootstrap import LEVEL, RESAMPLES, generator, percentile_interval, resampled_totals
 from cytomill.partitioning.rdf import rdf
 
 
@@ -138,13 +138,9 @@ def object_rdf(
         voxels = named["shells"][own].astype(np.float64)
         voxels = voxels[voxels.any(axis=1)]
         if len(voxels) >= 2:
-            result["g_low"][i], result["g_high"][i] = interval(
-                np.zeros(len(voxels), np.int64),
-                lambda weights, voxels=voxels, volume=volumes[i]: rdf(weights @ voxels, volume),
-                generator(seed, organelle, int(cell), "voxels"),
-                resamples,
-                level,
-            )
+            rng = generator(seed, organelle, int(cell), "voxels")
+            totals = resampled_totals(voxels, np.zeros(len(voxels), np.int8), rng, resamples)
+            result["g_low"][i], result["g_high"][i] = percentile_interval(rdf(totals, volumes[i]), level)
         mine = slice(np.searchsorted(object_cells, cell), np.searchsorted(object_cells, cell, side="right"))
         expected = room_shares(rooms[i], room_bin_nm, radius[mine])
         fits = np.isfinite(expected[:, 0])
@@ -155,11 +151,9 @@ def object_rdf(
         result["expected_objects"][i] = expected.sum(axis=0)
         result["g_objects"][i] = _ratio(observed.sum(axis=0), expected.sum(axis=0))
         if len(expected) >= 2:
-            result["g_objects_low"][i], result["g_objects_high"][i] = interval(
-                np.zeros(len(expected), np.int64),
-                lambda weights, o=observed, e=expected: _ratio(weights @ o, weights @ e),
-                generator(seed, organelle, int(cell), "objects"),
-                resamples,
-                level,
-            )
+            rng = generator(seed, organelle, int(cell), "objects")
+            both = np.hstack([observed, expected])
+            totals = resampled_totals(both, np.zeros(len(both), np.int8), rng, resamples)
+            ratios = _ratio(totals[:, :n_shells], totals[:, n_shells:])
+            result["g_objects_low"][i], result["g_objects_high"][i] = percentile_interval(ratios, level)
     return result

@@ -188,7 +188,7 @@ def _draw_shells(figure: Figure, ids: np.ndarray, colours: np.ndarray, size: np.
         pane = getattr(ax, f"{name}axis")
         pane.set_pane_color((1, 1, 1, 0))
         pane.set_major_locator(MaxNLocator(4))
-    ax.set_box_aspect((high - low)[::-1], zoom=1.0)
+    ax.set_box_aspect((high - low)[::-1], zoom=1.1)
     ax.grid(False)
     ax.tick_params(labelsize=8, colors=_MUTED)
     ax.view_init(elev=28, azim=-45)

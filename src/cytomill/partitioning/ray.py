@@ -1,7 +1,7 @@
 """Radial position along the ray from the centre of the nucleus, for star-shaped cells.
 
-t = (r − r_NE) / (r_PM − r_NE), where r is a voxel's distance from the centre of the nucleus and r_NE, r_PM are
-the distances, in its direction, at which the ray leaves the nucleus and the cell. The two radii are
+t = (r − r_NE) / (r_PM − r_NE), where r is a voxel's distance from the centre of the nucleus and r_NE, r_PM
+are the distances, in its direction, at which the ray leaves the nucleus and the cell. The two radii are
 measured once for each direction of a cube map (six square grids on the faces of a cube about the centre) on
 the sub-voxel surfaces, and interpolated bilinearly at the voxels: cost linear in voxels.
 
@@ -9,11 +9,11 @@ Rules
 -----
 - The centre is the centroid of the nucleus; where that lies outside the nucleus (a bent nucleus, two nuclei),
   the nucleus voxel nearest to it.
-- r_NE is the last exit from the nucleus, r_PM the first exit from the cell after it; t is cut to [0, 1]. Cytoplasm
-  between two lobes of the nucleus has t = 0, a part of the cell behind a gap t = 1. The fraction of cytoplasm
-  voxels whose ray crosses a surface more than once says how far a cell is from star-shaped.
-- Behind a cut face the masks go on as at the face, so that a ray that leaves the volume there meets the membrane
-  where that continuation ends, at the latest one diagonal of the crop away from the centre.
+- r_NE is the last exit from the nucleus, r_PM the first exit from the cell after it; t is cut to [0, 1].
+  Cytoplasm between two lobes of the nucleus has t = 0, a part of the cell behind a gap t = 1. The fraction of
+  cytoplasm voxels whose ray crosses a surface more than once says how far a cell is from star-shaped.
+- Behind a cut face the masks go on as at the face, so that a ray that leaves the volume there meets the
+  membrane where that continuation ends, at the latest one diagonal of the crop away from the centre.
 - A 2-D image has rays in its plane only.
 """
 
@@ -190,7 +190,7 @@ def _centre(nucleus: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 
 def _reach(mask: np.ndarray, centre: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Largest distance from the centre along each axis to a voxel of the mask, plus one voxel; 0 along one of length 1."""
+    """Largest distance along each axis from the centre to the mask, and a voxel; 0 along a single slice."""
     reach = np.zeros(3)
     for k in range(3):
         if mask.shape[k] == 1:
@@ -266,7 +266,17 @@ def ray_positions(
         stop = diagonal if sealed[planar:].any() else math.sqrt((_reach(mask, centre, spacing) ** 2).sum())
         level = surface_level(mask, voxel_size_nm, sealed)
         _march(
-            level, centre, spacing, sealed, rays, start, stop, STEP_VOXELS * finest, which == 0, radii[which], often
+            level,
+            centre,
+            spacing,
+            sealed,
+            rays,
+            start,
+            stop,
+            STEP_VOXELS * finest,
+            which == 0,
+            radii[which],
+            often,
         )
         start = radii[0]
     del level

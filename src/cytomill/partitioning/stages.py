@@ -11,16 +11,18 @@ from cytomill.partitioning.slab_stages import ColumnStage, PlaneStage
 from cytomill.partitioning.state import PartitionState
 from cytomill.partitioning.survey_stage import SurveyStage
 from cytomill.partitioning.table_stage import TableStage
+from cytomill.partitioning.xvg_stage import XvgStage
 from cytomill.runtime.stage import Stage
 
 _CELLS = (SurveyStage, CellStage, PlaneStage, ColumnStage, ShellStage)
 _ORGANELLES = (ContentStage, ObjectStage, CountStage, PlaceStage)
 
 #: Stages in the order of the pipeline; datasets that lack one wait for nobody.
-ORDER = tuple(stage.name for stage in (*_CELLS, *_ORGANELLES, TableStage))
+ORDER = tuple(stage.name for stage in (*_CELLS, XvgStage, *_ORGANELLES, TableStage))
 
 
 def build_stages(state: PartitionState) -> Sequence[Stage]:
     """The stages of one dataset; those of organelles where it names any."""
-    kinds = (*_CELLS, *(_ORGANELLES if state.organelles else ()), TableStage)
+    text = (XvgStage,) if state.config.xvg else ()
+    kinds = (*_CELLS, *text, *(_ORGANELLES if state.organelles else ()), TableStage)
     return [kind(state) for kind in kinds]

@@ -15,7 +15,14 @@ from cytomill.partitioning.config import PartitioningConfig
 from cytomill.partitioning.roster import RosterCell, read_roster
 from cytomill.runtime.layout import Layout
 from cytomill.runtime.stage import Arrays
-from cytomill.storage.stores import StoredArray, VolumeStore, default_shards, fit_chunks, open_store, spacing_name
+from cytomill.storage.stores import (
+    StoredArray,
+    VolumeStore,
+    default_shards,
+    fit_chunks,
+    open_store,
+    spacing_name,
+)
 from cytomill.storage.volumes import Volume, open_volume
 
 STORE = "store.zarr"

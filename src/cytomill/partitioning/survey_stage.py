@@ -88,7 +88,7 @@ class SurveyStage(PartitionStage):
             runs, checksums = [], []
             for z, slab in _slabs(volume, unit.region[0], self.read_depth()):
                 checksums += [crc32c_of(image) for image in slab]
-                runs.append(encode_runs(as_masks(slab, str(volume.path)), z))
+                runs.append(encode_runs(as_masks(slab, str(volume.path), z), z))
                 del slab  # before the next is read
             for key in ("row", "start", "stop", "value"):
                 partials[f"{name}_{key}"] = np.concatenate([getattr(part, key) for part in runs])

@@ -128,7 +128,7 @@ class TableStage(PartitionStage):
         return shell_table(rows, state.config.n_shells, state.voxel_size_nm, state.is_plane)
 
     def organelle_tables(self) -> dict[str, pd.DataFrame]:
-        """RDFs, profiles, objects and uptake of all organelles; and their particles where a dataset has them."""
+        """RDFs, profiles, objects and uptake of all organelles; particles where a dataset has them."""
         state, n_shells = self.state, self.state.config.n_shells
         if not state.organelles:
             return {}

@@ -38,15 +38,7 @@ OLDER_INTERVALS = 7
 
 @dataclass
 class Header:
-    """What the head of a file, or its name, says.
-
-    Attributes
-    ----------
-    layout : str
-    dataid : str
-    voxel_size_nm : tuple of float or None
-        (Z, Y, X).
-    """
+    """What the head of a file, or its name, says; the voxel size is (Z, Y, X)."""
 
     layout: str
     dataid: str = ""

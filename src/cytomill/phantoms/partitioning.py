@@ -152,10 +152,8 @@ class CellPhantom:
         t = np.empty(extent if wanted else (0, 0, 0), np.float32)
         origin = self._origin + self._step * [start for start, _ in region]
         ne, pm = self.recipe.ne, self.recipe.pm
-        # Where NE and PM come close, the NE's radius decides before the PM's bound does.
-        inner = (ne.bounds[0], max(ne.bounds[1], pm.bounds[0]))
         centre = np.asarray(self.recipe.centre)
-        classify(ne.packed, pm.packed, inner, pm.bounds, centre, origin, self._step, labels, t)
+        classify(ne.packed, pm.packed, ne.bounds, pm.bounds, centre, origin, self._step, labels, t)
         return labels, t
 
     def labels(self, region: Region | None = None) -> np.ndarray:

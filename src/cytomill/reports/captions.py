@@ -75,8 +75,7 @@ SHELL_SIZES = (
 )
 
 DISTANCES = (
-    "Distance of every object's centre to the nearest surface, in three dimensions. Colours: where the "
-    "object lies."
+    "Distance of every object's centre to the nearest point of the surface. Colours: where the object lies."
 )
 
 CONDITIONS = (

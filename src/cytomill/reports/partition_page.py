@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from cytomill.reports import balance, captions, partition_figures, quantities
+from cytomill.reports import balance, captions, condition_figures, partition_figures, quantities
 from cytomill.reports.canvas import Picture
 from cytomill.reports.html import environment, present, provenance_lines
 from cytomill.reports.nested_shells import nested_shells
@@ -90,7 +90,7 @@ def overview_figures(rdf: pd.DataFrame | None, organelle: str) -> list[Picture]:
     rows = rdf[rdf["organelle"] == organelle]
     pictures = present(partition_figures.rdf_over_cells(rows, organelle))
     if 3 <= rows["cell"].nunique() <= _MOST_COMPARED:
-        pictures += present(partition_figures.similarity_matrix(similarity_of(rows, "cell"), organelle))
+        pictures += present(condition_figures.similarity_matrix(similarity_of(rows, "cell"), organelle))
     return pictures
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cytomill.partitioning.rdf import similarity
-from cytomill.reports import captions, partition_figures
+from cytomill.reports import captions, condition_figures
 from cytomill.reports.data import SetAside, StageTiming
 from cytomill.reports.partition_examples import ExampleCell
 from cytomill.reports.quantities import figures_text
@@ -272,7 +272,7 @@ def condition_section(by_condition: pd.DataFrame, table_path: str = "") -> Secti
     section = Section(title, "conditions", [captions.ENRICHMENT, captions.CONDITIONS])
     for organelle in by_condition["organelle"].unique():
         for weight in ("g", "g_objects"):
-            picture = partition_figures.rdf_by_condition(by_condition, organelle, weight)
+            picture = condition_figures.rdf_by_condition(by_condition, organelle, weight)
             section.pictures += [] if picture is None else [picture]
         rows = by_condition[by_condition["organelle"] == organelle]
         matrix = similarity_of(rows, "condition")
@@ -280,7 +280,7 @@ def condition_section(by_condition: pd.DataFrame, table_path: str = "") -> Secti
             first, second = matrix.index
             r = figures_text(matrix.iloc[0, 1])
             section.words.append(f"Pearson's r of {organelle} in {first} and {second}, shell by shell: {r}.")
-        picture = partition_figures.similarity_matrix(matrix, organelle) if len(matrix) > 2 else None
+        picture = condition_figures.similarity_matrix(matrix, organelle) if len(matrix) > 2 else None
         section.pictures += [] if picture is None else [picture]
     section.table = text_table(by_condition, _CONDITION_COLUMNS, MOST_LINES)
     hints = []

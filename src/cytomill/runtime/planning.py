@@ -198,8 +198,14 @@ class WavePlanner:
 
     def _damaged_input(self, stage: Stage) -> str | None:
         """A sentence about the first shard of an upstream stage that is not as the ledger says."""
-        for name in stage.requires():
-            upstream = self.state.stages[stage.dataset, name]
+        for required in stage.requires():
+            dataset, name = (stage.dataset, required) if isinstance(required, str) else required
+            upstream = self.state.stages.get((dataset, name))
+            if upstream is None:
+                return (
+                    f"dataset {stage.dataset}: stage {stage.name} reads what stage {name} of dataset {dataset} "
+                    "would have written, which was not run"
+                )
             for done in upstream.done.values():
                 for record in done.shards:
                     trouble = check(record, self.root, deep=False)

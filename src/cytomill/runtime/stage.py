@@ -101,8 +101,8 @@ class Stage(ABC):
             :meth:`units` would cut it now.
         """
 
-    def requires(self) -> Sequence[str]:
-        """Names of earlier stages of the same dataset whose shards this stage reads."""
+    def requires(self) -> Sequence[str | tuple[str, str]]:
+        """Names of earlier stages whose shards this stage reads; (dataset, name) where of another dataset."""
         return ()
 
     def prepare(self, rank: int) -> None:
