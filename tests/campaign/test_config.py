@@ -336,7 +336,11 @@ def test_another_pipeline_can_join(write):
     assert campaign.datasets[0].options == OtherConfig(depth=4)
     assert campaign.warnings == (f"{path}: [nanoparticles] is not used, no dataset has that pipeline",)
     assert from_resolved(resolved(campaign), both) == campaign
-    assert "the key 'pipeline' is needed" in refusal(write(DATASET), pipelines=both)
+    assert load_campaign(write(DATASET), pipelines=both).datasets[0].pipeline == "nanoparticles"
+    implied = load_campaign(write(f"{DATASET}[dataset.other]\ndepth = 4\n"), pipelines=both)
+    assert implied.datasets[0].pipeline == "other"
+    unsaid = write(f"[nanoparticles]\nradius = 1\n[other]\ndepth = 4\n{DATASET}")
+    assert "the key 'pipeline' is needed" in refusal(unsaid, pipelines=both)
     two = write(f"{DATASET}pipeline = 'other'\n[dataset.nanoparticles]\nradius = 1\n")
     assert "its pipeline is 'other'" in refusal(two, pipelines=both)
 

@@ -122,11 +122,13 @@ def example_cell(state: PartitionState, cell: RosterCell) -> ExampleCell:
         return ExampleCell.of(cell.label, codes, state.voxel_size_nm, organelles=organelles, start=start)
     centre = _centre(cell)
     planes = []
-    for axis in range(3):
+    for axis in (0,) if state.is_plane else range(3):
         region = tuple((c, c + 1) if a == axis else r for a, (c, r) in enumerate(zip(centre, cell.region)))
         codes = _codes(state, cell, region).squeeze(axis)
         organelles = {o.name: _organelle(state, o, region).squeeze(axis) for o in state.organelles}
         planes.append(PlaneSlice(axis, centre[axis], codes, None, organelles))
+    if state.is_plane:
+        return ExampleCell(cell.label, state.voxel_size_nm, planes)
     steps = coarse_steps(region_shape(cell.region), state.voxel_size_nm)
     (z0, z1), rows, columns = cell.region
     slices = [

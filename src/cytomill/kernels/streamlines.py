@@ -22,6 +22,8 @@ from numba import njit
 
 # Distances to walls are kept in 1/120 of a voxel: one byte each.
 WALL_STEPS = 120
+# Components of unit tangents are kept in two bytes.
+TANGENT_STEPS = 32767
 # Peak of the memory that u, the neighbours, the walls and this module's own arrays take.
 STREAMLINE_BYTES_A_VOXEL = 95
 _RADIX_BITS = 11
@@ -70,92 +72,95 @@ def rank_by_value(values):
 
 
 @njit(nogil=True, cache=True)
-def _slope(i, k, u, minus, plus, walls, h):
-    """Derivative of u at voxel i along axis k, of second order also next to a wall."""
-    before = after = h
-    low = high = here = u[i]
-    if minus[k, i]:
-        low = u[minus[k, i]]
-    elif walls[i, 2 * k]:
-        before = abs(walls[i, 2 * k]) * h / WALL_STEPS
-        low = np.float32(walls[i, 2 * k] > 0)
-    if plus[k, i]:
-        high = u[plus[k, i]]
-    elif walls[i, 2 * k + 1]:
-        after = abs(walls[i, 2 * k + 1]) * h / WALL_STEPS
-        high = np.float32(walls[i, 2 * k + 1] > 0)
-    # One division: this runs three times a voxel.
-    return (before * before * (high - here) + after * after * (here - low)) / (
-        before * after * (before + after)
-    )
+def _find_tangents(u, minus, plus, walls, spacing, flattest, tangent, flat):
+    """Unit tangents times TANGENT_STEPS; mark the voxels without a streamline, whose tangent is 0.
 
-
-@njit(nogil=True, cache=True)
-def _upstream(i, k, side, sign, u, minus, plus, walls):
-    """Neighbour of voxel i upstream on that side of axis k, and the distance to it or to the wall there.
-
-    The neighbour is 0 for a wall; the distance, in 1/120 voxel, is 0 where nothing lies upstream.
+    These lie in a flat field, or have nothing upstream in one of the two directions. The derivatives are
+    of second order also next to a wall.
     """
-    near = plus[k, i] if side else minus[k, i]
-    if near:
-        return near, WALL_STEPS if sign * (u[i] - u[near]) > 0 else 0
-    wall = walls[i, 2 * k + side]
-    return 0, abs(wall) if wall * sign < 0 else 0
-
-
-@njit(nogil=True, cache=True)
-def _find_tangents(u, rank, minus, plus, walls, spacing, flattest, tangent, flat):
-    """Unit tangents in the order of u; mark the voxels without a streamline, whose tangent is 0.
-
-    These lie in a flat field, or have nothing upstream in one of the two directions.
-    """
+    slopes = np.empty(3, np.float64)
     for i in range(1, u.size - 1):
-        here = rank[i]
+        here = np.float64(u[i])
         square = 0.0
         found = found_back = False
         for k in range(3):
-            slope = _slope(i, k, u, minus, plus, walls, spacing[k])
-            tangent[here, k] = slope
+            # A side without neighbour or wall lets no flux through: it mirrors the voxel.
+            before = after = spacing[k]
+            low = high = here
+            low_rises = high_rises = 0.0
+            if minus[k, i]:
+                low = np.float64(u[minus[k, i]])
+                low_rises = low - here
+            elif walls[i, 2 * k]:
+                low_rises = np.float64(walls[i, 2 * k])
+                low = np.float64(low_rises > 0)
+                before *= abs(low_rises) / WALL_STEPS
+            if plus[k, i]:
+                high = np.float64(u[plus[k, i]])
+                high_rises = high - here
+            elif walls[i, 2 * k + 1]:
+                high_rises = np.float64(walls[i, 2 * k + 1])
+                high = np.float64(high_rises > 0)
+                after *= abs(high_rises) / WALL_STEPS
+            slope = (before * before * (high - here) + after * after * (here - low)) / (
+                before * after * (before + after)
+            )
+            if slope > 0:
+                found |= low_rises < 0
+                found_back |= high_rises > 0
+            elif slope < 0:
+                found |= high_rises < 0
+                found_back |= low_rises > 0
+            slopes[k] = slope
             square += slope * slope
-            if slope != 0:
-                side = 0 if slope > 0 else 1
-                found |= _upstream(i, k, side, 1, u, minus, plus, walls)[1] > 0
-                found_back |= _upstream(i, k, 1 - side, -1, u, minus, plus, walls)[1] > 0
         steepness = math.sqrt(square)
         flat[i] = steepness <= flattest or not (found and found_back)
         for k in range(3):
-            tangent[here, k] = 0 if flat[i] else tangent[here, k] / steepness
+            tangent[i, k] = 0 if flat[i] else round(TANGENT_STEPS * slopes[k] / steepness)
 
 
 @njit(nogil=True, cache=True)
-def _collect(sign, u, rank, minus, plus, walls, tangent, near, far, reach):
+def _collect(sign, u, rank, tangent, minus, plus, walls, near, far, reach, weight):
     """Write, in the order of u, which voxels upstream each voxel needs.
 
     ``near``, ``far``: ranks of the first and second voxel upstream on each axis (0: a wall, where L = 0);
-    ``reach``: distances to the first (0: none), and from it to the second (0: none), in 1/120 voxel.
+    ``reach``: distances to the first (0: none), and from it to the second (0: none), in 1/120 voxel;
+    ``weight``: |component of the tangent|.
     """
     for i in range(1, u.size - 1):
         here = rank[i]
         for k in range(3):
             reach[here, 2 * k] = 0
-            component = sign * tangent[here, k]
+            component = sign * tangent[i, k]
             if component == 0:
                 continue
             side = 0 if component > 0 else 1
-            first, distance = _upstream(i, k, side, sign, u, minus, plus, walls)
-            if distance == 0:
-                continue
-            near[here, k] = rank[first]
-            reach[here, 2 * k] = distance
-            far[here, k] = reach[here, 2 * k + 1] = 0
-            if first:
-                second, distance = _upstream(first, k, side, sign, u, minus, plus, walls)
-                far[here, k] = rank[second]
-                reach[here, 2 * k + 1] = distance
+            weight[here, k] = abs(component)
+            reach[here, 2 * k + 1] = 0
+            far[here, k] = 0
+            at = i
+            for hop in range(2):
+                found = plus[k, at] if side else minus[k, at]
+                distance = 0
+                if found:
+                    if sign * (u[at] - u[found]) > 0:
+                        distance = WALL_STEPS
+                elif walls[at, 2 * k + side] * sign < 0:
+                    distance = abs(walls[at, 2 * k + side])
+                if distance == 0:
+                    break
+                reach[here, 2 * k + hop] = distance
+                if hop == 0:
+                    near[here, k] = rank[found]
+                else:
+                    far[here, k] = rank[found]
+                if found == 0:
+                    break
+                at = found
 
 
 @njit(nogil=True, cache=True)
-def _follow(sign, near, far, reach, tangent, spacing, length):
+def _follow(sign, near, far, reach, weight, spacing, length):
     """Lengths in the order of u; a voxel without anything upstream keeps the length that it has."""
     count = length.size - 2
     for place in range(1, count + 1):
@@ -165,7 +170,7 @@ def _follow(sign, near, far, reach, tangent, spacing, length):
         for k in range(3):
             if reach[here, 2 * k] == 0:
                 continue
-            share = abs(np.float64(tangent[here, k]))
+            share = weight[here, k] / TANGENT_STEPS
             step = reach[here, 2 * k] * spacing[k] / WALL_STEPS
             known = np.float64(length[near[here, k]])
             first_top += share * known / step
@@ -231,22 +236,23 @@ def streamline_lengths(
     count = u.size - 2
     spacing = np.asarray(spacing, np.float64)
     rank = rank_by_value(u)
-    tangent = np.zeros((count + 2, 3), np.float32)
+    tangent = np.zeros((count + 2, 3), np.int16)
     flat = np.zeros(count + 2, bool)
-    _find_tangents(u, rank, minus, plus, walls, spacing, flattest, tangent, flat)
+    _find_tangents(u, minus, plus, walls, spacing, flattest, tangent, flat)
     marked = flat[1:-1]
     without = int(np.count_nonzero(marked))
     distances = fallback(marked) if without else None
-    # One record of 32 bytes a voxel, so that writing out of raster order touches one place in memory.
-    record = np.zeros((count + 2, 8), np.int32)
+    # One record of 36 bytes a voxel, so that writing out of raster order touches one place in memory.
+    record = np.zeros((count + 2, 9), np.int32)
     near, far = record[:, 0:3], record[:, 3:6]
-    reach = record.view(np.uint8)[:, 24:30]
+    weight = record.view(np.int16)[:, 12:15]
+    reach = record.view(np.uint8)[:, 30:36]
     results = []
     for which, sign in enumerate((1, -1)):
-        _collect(sign, u, rank, minus, plus, walls, tangent, near, far, reach)
+        _collect(sign, u, rank, tangent, minus, plus, walls, near, far, reach, weight)
         length = np.zeros(count + 2, np.float32)
         if without:
             length[rank[1:-1][marked]] = distances[which]
-        _follow(sign, near, far, reach, tangent, spacing, length)
+        _follow(sign, near, far, reach, weight, spacing, length)
         results.append(length[rank[1:-1]])
     return results[0], results[1], without

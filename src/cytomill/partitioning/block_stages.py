@@ -108,7 +108,7 @@ class ShellStage(BlockStage):
         state = self.state
         return {
             "cells": digest_of(CellStage(state).fields()),
-            "layout": [list(shape) for shape in state.layout_of(np.uint8)],
+            "zarr_chunks, layout": [list(shape) for shape in state.layout_of(np.uint8)],
         }
 
     def requires(self) -> Sequence[str]:

@@ -9,9 +9,10 @@ from math import prod
 import numpy as np
 
 from cytomill.kernels.distance import surface_distance
-from cytomill.kernels.tally import CENSORED, CYTOPLASM, MARGIN, NUCLEUS, SATURATED
+from cytomill.kernels.tally import CENSORED, CYTOPLASM, MARGIN, NUCLEUS, OUTSIDE, SATURATED
 from cytomill.partitioning.config import PartitioningConfig
 from cytomill.partitioning.distances import censored, edt_position, quantize_position, shells_of
+from cytomill.partitioning.shells import pair_shells, position_with_notes
 
 #: Names of :class:`CellFields`, in which pieces are stored.
 FIELD_NAMES = ("shell", "position", "compartment", "distance_ne", "distance_pm")
@@ -87,16 +88,19 @@ def fields_of(
     cytoplasm = cell & ~nucleus
     if t is None:
         t = edt_position(distance_ne_nm, distance_pm_nm, cytoplasm)
-    if shell is None:
-        shell = shells_of(t, config.n_shells)
+    cut_shell = shells_of(t, config.n_shells) if shell is None else shell
     compartment = np.zeros(cell.shape, np.uint8)
     compartment[~cell & (distance_pm_nm <= config.adsorbed_nm)] = MARGIN
     compartment[cytoplasm] = CYTOPLASM
+    if shell is not None:
+        # The published program leaves voxels without a shell; they are counted with what is outside.
+        compartment[cytoplasm & (shell == 0)] = OUTSIDE
+        cytoplasm &= shell > 0
     compartment[nucleus] = NUCLEUS
     first_row, rows = (0, cell.shape[1]) if band is None else band
     compartment[censored(distance_pm_nm, cytoplasm, voxel_size_nm, cut_faces, first_row, rows)] = CENSORED
     return CellFields(
-        shell,
+        cut_shell,
         quantize_position(t),
         compartment,
         quantize_distance(distance_ne_nm, quantum_nm),
@@ -168,33 +172,14 @@ def _by_method(
         shell = partition_pure(ne_edge, pm_edge, cell.shape, config.n_shells, raw_cell, raw_nucleus)
         # Its region is that of its own filling; what is counted is the cytoplasm.
         return None, np.where(cell & ~nucleus, shell, 0).astype(np.uint8), []
-    if config.method in ("pairs", "pairs_edt"):
-        if config.method == "pairs":
-            from cytomill.partitioning.pairs import pairs_shells as partition
-        else:
-            from cytomill.partitioning.pairs_edt import pairs_edt_shells as partition
+    if config.method != "normalized":
+        shell, notes = pair_shells(nucleus, cell, config.n_shells, config.method, *where)
+        return None, shell, notes
+    if config.field == "edt":
+        return None, None, []  # its distances are known already
+    t, notes = position_with_notes(nucleus, cell, config.field, *where)
+    return t, None, notes
 
-        shell, info = partition(nucleus, cell, config.n_shells, *where)
-        return None, shell, [f"{info.pairs} pairs of NE and PM"]
-    if config.field == "laplace":
-        from cytomill.partitioning.laplace import laplace_field
-
-        t, info = laplace_field(nucleus, cell, *where)
-        return t, None, [f"Laplace residual {info['residual']:.1e} after {info['iterations']} iterations"]
-    if config.field == "ray":
-        from cytomill.partitioning.ray import ray_positions
-
-        t, info = ray_positions(nucleus, cell, *where)
-        crossing = info["crossing_fraction"]
-        if crossing > SAID_CROSSING:
-            note = f"{crossing:.1%} of the cytoplasm lies on rays that cross a surface more than once"
-            return t, None, [f"{note}: the cell is not star-shaped, prefer field edt"]
-        return t, None, []
-    return None, None, []
-
-
-#: Share of the cytoplasm on rays that cross a surface often, from which it is said.
-SAID_CROSSING = 0.01
 
 #: Peak bytes a voxel of a cell's box, by method: measured, and rounded up. Masks and fields are 10 of them.
 BYTES_A_VOXEL = {"edt": 40, "ray": 44, "pairs": 44, "pairs_edt": 64, "compat": 90}

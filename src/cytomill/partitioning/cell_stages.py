@@ -65,7 +65,7 @@ class CellStage(PartitionStage):
         state = self.state
         fields = {
             "survey": digest_of(SurveyStage(state).fields()),
-            "layers": state.blocks_shape[0],
+            "zarr_chunks, slices a layer": state.blocks_shape[0],
         } | state.options("method", "n_shells", "adsorbed_nm")
         if state.config.method == "normalized":
             fields |= state.options("field")

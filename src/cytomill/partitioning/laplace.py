@@ -138,7 +138,7 @@ def laplace_bytes(shape: tuple[int, int, int], cytoplasm_voxels: int | None = No
     count = box if cytoplasm_voxels is None else cytoplasm_voxels
     # Masks, cytoplasm and t; then the smoothing of a mask, or the levels, or distances, or the streamlines.
     smoothing = LEVEL_BYTES_A_VOXEL * box + NETWORK_BYTES_A_VOXEL * count
-    distances = DISTANCE_BYTES_A_VOXEL * box + 51 * count
+    distances = DISTANCE_BYTES_A_VOXEL * box + 45 * count
     solving = max(SOLVER_BYTES_A_VOXEL, STREAMLINE_BYTES_A_VOXEL) * count
     return 7 * box + max(smoothing, distances, solving) + FIXED_BYTES
 

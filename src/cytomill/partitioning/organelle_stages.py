@@ -157,7 +157,7 @@ class ObjectStage(OrganelleStage):
     def fields(self) -> dict[str, Any]:
         return {
             "contents": digest_of(ContentStage(self.state).fields()),
-            "layers": list(self.state.blocks_shape),
+            "zarr_chunks, blocks": list(self.state.blocks_shape),
         } | self.state.options("min_object_size")
 
     def units(self) -> list[Unit]:

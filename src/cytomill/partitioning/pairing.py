@@ -100,6 +100,8 @@ def _on_level(mask, no_face, centre, weights, point):
             slope_z += weight_zy * row * dz
             slope_y += weight_zy * row * dy
             slope_x += weight_zy * row_slope
+    if mask.shape[0] == 1:
+        slope_z = 0.0  # of rounding alone: the slice is continued along Z
     point[:] = centre
     steepness = slope_z**2 + slope_y**2 + slope_x**2
     if steepness > 0:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+#: Share of the cytoplasm on rays that cross a surface often, from which it is said.
+SAID_CROSSING = 0.01
+
 
 def cell_shells(
     nucleus: np.ndarray,
@@ -45,20 +48,32 @@ def cell_shells(
     ValueError
         For an unknown method or field, or a cell that cannot be partitioned.
     """
+    if method == "normalized":
+        from cytomill.partitioning.distances import shells_of
+
+        return shells_of(radial_position(nucleus, cell, field, voxel_size_nm, cut_faces), n)
+    return pair_shells(nucleus, cell, n, method, voxel_size_nm, cut_faces, workers)[0]
+
+
+def pair_shells(
+    nucleus: np.ndarray,
+    cell: np.ndarray,
+    n: int,
+    method: str,
+    voxel_size_nm: Sequence[float] = (1.0, 1.0, 1.0),
+    cut_faces: np.ndarray | None = None,
+    workers: int = 1,
+) -> tuple[np.ndarray, list[str]]:
+    """Shells by pairs of NE and PM, and what their reader should know; parameters of :func:`cell_shells`."""
     # Each method's kernels are compiled when they are asked for.
     if method == "pairs":
-        from cytomill.partitioning.pairs import pairs_shells
-
-        return pairs_shells(nucleus, cell, n, voxel_size_nm, cut_faces, workers=workers)[0]
-    if method == "pairs_edt":
-        from cytomill.partitioning.pairs_edt import pairs_edt_shells
-
-        return pairs_edt_shells(nucleus, cell, n, voxel_size_nm, cut_faces, workers=workers)[0]
-    if method != "normalized":
+        from cytomill.partitioning.pairs import pairs_shells as partition
+    elif method == "pairs_edt":
+        from cytomill.partitioning.pairs_edt import pairs_edt_shells as partition
+    else:
         raise ValueError(f"method must be normalized, pairs or pairs_edt; found {method!r}")
-    from cytomill.partitioning.distances import shells_of
-
-    return shells_of(radial_position(nucleus, cell, field, voxel_size_nm, cut_faces), n)
+    shells, info = partition(nucleus, cell, n, voxel_size_nm, cut_faces, workers=workers)
+    return shells, [f"{info.pairs} pairs of NE and PM"]
 
 
 def radial_position(
@@ -69,16 +84,33 @@ def radial_position(
     cut_faces: np.ndarray | None = None,
 ) -> np.ndarray:
     """Normalised radial position t, (Z, Y, X) float32, NaN outside the cytoplasm; as :func:`cell_shells`."""
+    return position_with_notes(nucleus, cell, field, voxel_size_nm, cut_faces)[0]
+
+
+def position_with_notes(
+    nucleus: np.ndarray,
+    cell: np.ndarray,
+    field: str,
+    voxel_size_nm: Sequence[float],
+    cut_faces: np.ndarray | None,
+) -> tuple[np.ndarray, list[str]]:
+    """Radial position of :func:`radial_position`, and what its reader should know."""
     if field == "edt":
         from cytomill.partitioning.distances import edt_field
 
-        return edt_field(nucleus, cell, voxel_size_nm, cut_faces)
+        return edt_field(nucleus, cell, voxel_size_nm, cut_faces), []
     if field == "laplace":
         from cytomill.partitioning.laplace import laplace_field
 
-        return laplace_field(nucleus, cell, voxel_size_nm, cut_faces)[0]
+        t, info = laplace_field(nucleus, cell, voxel_size_nm, cut_faces)
+        return t, [f"Laplace residual {info['residual']:.1e} after {info['iterations']} iterations"]
     if field == "ray":
-        from cytomill.partitioning.ray import ray_field
+        from cytomill.partitioning.ray import ray_positions
 
-        return ray_field(nucleus, cell, voxel_size_nm, cut_faces)
+        t, info = ray_positions(nucleus, cell, voxel_size_nm, cut_faces)
+        crossing = info["crossing_fraction"]
+        if crossing <= SAID_CROSSING:
+            return t, []
+        note = f"{crossing:.1%} of the cytoplasm lies on rays that cross a surface more than once"
+        return t, [f"{note}: the cell is not star-shaped, prefer field edt"]
     raise ValueError(f"field must be edt, laplace or ray; found {field!r}")

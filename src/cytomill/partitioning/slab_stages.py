@@ -30,7 +30,7 @@ from cytomill.partitioning.cell_stages import CellStage, cell_folder, cell_of, c
 from cytomill.partitioning.pieces import pieces_of, read_piece, write_piece, write_region
 from cytomill.partitioning.roster import RosterCell
 from cytomill.partitioning.state import PROVISIONAL, PartitionState
-from cytomill.partitioning.survey_stage import PartitionStage
+from cytomill.partitioning.survey_stage import PartitionStage, SurveyStage
 from cytomill.runtime.arrays import digest_of
 from cytomill.runtime.needs import steps
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
@@ -61,7 +61,9 @@ class PlaneStage(PartitionStage):
     name = "planes"
 
     def fields(self) -> dict[str, Any]:
-        return {"cells": digest_of(CellStage(self.state).fields())}
+        # Of the options behind the survey only those that choose the cells matter to distances.
+        large = [cell.index for cell in self.large()]
+        return {"survey": digest_of(SurveyStage(self.state).fields()), "cells": digest_of(large)}
 
     @property
     def halo(self) -> int:
@@ -130,7 +132,11 @@ class ColumnStage(PartitionStage):
     def fields(self) -> dict[str, Any]:
         # The slabs are named because what waits is that of exactly these slabs.
         slabs = self.state.results["planes"]["slabs"].tolist()
-        return {"planes": digest_of(PlaneStage(self.state).fields()), "slabs": digest_of(slabs)}
+        return {
+            "cells": digest_of(CellStage(self.state).fields()),
+            "planes": digest_of(PlaneStage(self.state).fields()),
+            "slabs": digest_of(slabs),
+        }
 
     def requires(self) -> Sequence[str]:
         return (PlaneStage.name,)
