@@ -85,7 +85,7 @@ def inputs(folder: Path, organelles: bool = True) -> Mapping[str, str]:
     named = f'organelles = ["granules={single["organelle"]}", "blobs={single["mask"]}"]'
     of_tissue = f'organelles = ["granules={several["organelle"]}"]'
     return {
-        "single": table("single", single["cell"], "ne_labels = [2]\n" + (named if organelles else "")),
+        "single": table("single", single["cell"], "ne_labels = [2]\nxvg = true\n" + (named if organelles else "")),
         "tissue": table(
             "tissue", several["cells"], f'nucleus = "{several["nuclei"]}"\n' + (of_tissue if organelles else "")
         ),

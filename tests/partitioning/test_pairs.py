@@ -38,7 +38,7 @@ def right_fraction(shells, nucleus, cell, position, n):
 
 
 def other_numpy():
-    """The functions of an array module, as CuPy has them; not NumPy itself, so that all is compared with all."""
+    """An array module that is not NumPy itself, so that all directions are compared with all."""
     module = types.ModuleType("arrays")
     for name in ("asarray", "where", "arange"):
         setattr(module, name, getattr(np, name))

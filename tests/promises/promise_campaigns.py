@@ -200,6 +200,8 @@ def results(output: Path) -> dict[str, Any]:
             found[f"{folder.name}/{table.name}"] = (kinds, frame.to_csv(index=False, float_format="%r"))
         for table in sorted((folder / "tables").glob("*.csv")):
             found[f"{folder.name}/{table.name}"] = table.read_text()
+        for text in sorted((folder / "xvg").glob("*.xvg")):
+            found[f"{folder.name}/{text.name}"] = hashlib.sha256(text.read_bytes()).hexdigest()
         model = folder / "model" / "model_params.npz"
         if model.exists():
             with np.load(io.BytesIO(model.read_bytes()), allow_pickle=False) as arrays:

@@ -7,12 +7,12 @@ from promise_campaigns import Promised
 
 #: Stages of the partitioning pipeline that compute something in units, in order.
 STAGES = (
-    "survey", "cells", "planes", "columns", "shells", "contents", "components", "organelles", "places",
+    "survey", "cells", "planes", "columns", "shells", "xvg", "contents", "components", "organelles", "places",
 )  # fmt: skip
 #: Layers of 8 slices: several blocks a volume; few resamplings: intervals are no matter here.
 OPTIONS = "zarr_chunks = [8, 32, 32]\nbootstrap = 20\nn_shells = 5"
 #: Several bands a cell, and shards that do not span a plane.
-LOW = {"cytomill.partitioning.slab_stages.UNIT_VOXELS": 30_000}
+LOW = {"cytomill.partitioning.slab_stages.BAND_VOXELS": 30_000}
 BY_SLABS = "largest_crop = 40000"
 
 

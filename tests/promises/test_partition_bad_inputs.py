@@ -116,7 +116,7 @@ def bad(folder):
 def defined(folder):
     """Everything that a rule settles."""
     folder.add("plain", LABELS, options="ne_labels = [2]", organelle=SPOTS)
-    second = ball(SHAPE, (10, 18, 28), 2)
+    second = ball(SHAPE, (10, 18, 28), (3, 4, 2))
     folder.add("two nuclei", CELL, NUCLEUS | second)
     holes = ball(SHAPE, (10, 9, 18), 2)
     folder.add("holes", CELL & ~holes, NUCLEUS & ~ball(SHAPE, CENTRE, 1.5))
@@ -204,7 +204,7 @@ def test_no_voxel_of_a_cytoplasm_is_without_a_shell(name, done):
 
 def test_two_nuclei_are_united_and_it_is_said(done):
     row = cells(done, "two nuclei")
-    both = NUCLEUS | ball(SHAPE, (10, 18, 28), 2)
+    both = NUCLEUS | ball(SHAPE, (10, 18, 28), (3, 4, 2))
     assert row["nuclei"] == 2 and "union" in row["note"]
     assert row["nucleus_voxels"] == both.sum()
 

@@ -141,7 +141,7 @@ def test_a_finished_campaign_calls_no_kernel(campaign, monkeypatch):
     assert differing(results(campaign.output), before) == []
 
 
-PAINTED = {"shells", "organelles", "places", "tables"}
+PAINTED = {"shells", "xvg", "organelles", "places", "tables"}
 
 
 @pytest.mark.parametrize(

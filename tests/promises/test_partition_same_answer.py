@@ -41,6 +41,8 @@ def expected(tables, tmp_path_factory):
         for table in TABLES:
             kinds, rows = found[f"{dataset}/{table}.parquet"]
             assert rows.count("\n") > 1, (dataset, table)
+    assert "single/single_partition_coords.xvg" in found
+    assert found["results/rdf_by_condition.parquet"][1].count("\n") > 5
     return found
 
 

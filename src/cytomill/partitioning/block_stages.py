@@ -36,6 +36,8 @@ from cytomill.storage.stores import reading_buffer_bytes, writing_buffer_bytes
 #: Voxels of a block, where the plan may choose.
 BLOCK_VOXELS = 16 * 2**20
 
+#: Peak bytes a voxel of a block while its volumes are read: measured, and rounded up.
+READ_BYTES_A_VOXEL = 17
 #: Quanta in a bin of room: half a voxel's edge.
 ROOM_QUANTA = 8
 
@@ -95,7 +97,7 @@ class BlockStage(PartitionStage):
 
     def reading_bytes(self, block: Sequence[int]) -> int:
         """Peak bytes of :func:`read_block`."""
-        held = prod(block) * BLOCK_BYTES_A_VOXEL
+        held = prod(block) * READ_BYTES_A_VOXEL
         return held + reading_buffer_bytes(block, self.state.blocks_shape, np.int32, 0.5)
 
 

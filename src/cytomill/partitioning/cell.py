@@ -182,14 +182,14 @@ def _by_method(
 
 
 #: Peak bytes a voxel of a cell's box, by method: measured, and rounded up. Masks and fields are 10 of them.
-BYTES_A_VOXEL = {"edt": 40, "ray": 44, "pairs": 44, "pairs_edt": 64, "compat": 90}
+BYTES_A_VOXEL = {"edt": 31, "ray": 31, "pairs": 34, "pairs_edt": 34, "compat": 90}
 
 
-def cell_bytes(shape: Sequence[int], config: PartitioningConfig) -> int:
-    """Peak bytes of partitioning a cell whose box has this shape."""
+def cell_bytes(shape: Sequence[int], config: PartitioningConfig, cytoplasm_voxels: int | None = None) -> int:
+    """Peak bytes of partitioning a cell whose box has this shape; all of it cytoplasm where not known."""
     if config.method == "normalized" and config.field == "laplace":
         from cytomill.partitioning.laplace import laplace_bytes
 
-        return laplace_bytes(tuple(shape)) + 24 * prod(shape)
+        return laplace_bytes(tuple(shape), cytoplasm_voxels) + 10 * prod(shape)
     name = "compat" if config.compat else config.field if config.method == "normalized" else config.method
     return prod(shape) * BYTES_A_VOXEL[name]

@@ -87,8 +87,14 @@ class CellStage(PartitionStage):
         return [cell_unit(i, cell, cell.region) for i, cell in enumerate(whole)]
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        shapes = [region_shape(unit.region[:3]) for unit in units]
-        return max((cell_bytes(shape, self.state.config) for shape in shapes), default=0)
+        survey, config = self.state.results["survey"], self.state.config
+        cytoplasm = survey["cell_voxels"] - survey["nucleus_voxels"]
+
+        def bytes_of(unit: Unit) -> int:
+            *region, (index, _) = unit.region
+            return cell_bytes(region_shape(tuple(region)), config, int(cytoplasm[index]))
+
+        return max(map(bytes_of, units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state

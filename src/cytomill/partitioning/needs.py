@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from cytomill.kernels.blocks import region_shape
+from cytomill.kernels.distance import layers_per_slice
 from cytomill.partitioning.block_stages import VOLUMES, ShellStage
 from cytomill.partitioning.cell import cell_bytes
 from cytomill.partitioning.cell_stages import CellStage
@@ -40,7 +41,7 @@ TABLE_SECONDS = 3.0
 #: Raw bytes over bytes on disk at zstd level 1, of fields of cells.
 RATIO = 4.0
 #: Bytes a voxel of a cell's box between the stages, before compression: its fields; its planes.
-FIELD_BYTES, PLANE_BYTES = 8, 10
+FIELD_BYTES, PLANE_BYTES_A_LAYER = 8, 10
 
 
 def expect(state: PartitionState, stages: Sequence[Stage]) -> list[StageNeeds]:
@@ -111,7 +112,7 @@ def _volumes(state: PartitionState, stage: Stage) -> tuple[VolumeNeeds, ...]:
     ):
         held = FIELD_BYTES
     elif isinstance(stage, PlaneStage) and _by_slabs(state):
-        held = PLANE_BYTES
+        held = PLANE_BYTES_A_LAYER * layers_per_slice(state.voxel_size_nm)
     if not held:
         return ()
     files = -(-state.shape[0] // state.blocks_shape[0])

@@ -1,9 +1,5 @@
 """Points on the nuclear envelope and the plasma membrane, and pairs of them by direction.
 
-A surface point is the centre of a face between a voxel of the mask and one outside of it, moved along
-the gradient to the 0.5 level of the mask weighted by a Gaussian of one voxel: faces alone scatter by
-± half a voxel about the surface that they stand for, which would blur every shell boundary by as much.
-
 Pairs join points that lie in the same direction from the nucleus' centre.  The rule for the partner
 is exact, so that hosts and devices find the same pairs: directions are unit vectors in nanometre
 space, the largest float64 value of ``(a_z·b_z + a_y·b_y) + a_x·b_x`` wins (each operation rounded on
@@ -17,18 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 from scipy.spatial import cKDTree
 
 from cytomill.kernels.devices import to_host
+from cytomill.kernels.distance import face_margin
+from cytomill.kernels.surface import surface_sites
 
 #: Every how manieth surface point starts a pair.
 DEFAULT_STEP = 8
 
-# Taps of the Gaussian beside the face: 2.5 voxels along the face's axis, 3 along the others.
-_REACH = 3
-# A surface point stays in the two voxels that share its face.
-_LARGEST_MOVE = 0.45
 # Float64 dot products of unit vectors are right to about 4e-16: partners whose squared chords differ by
 # less than this are ranked by the exact rule.
 _CHORD_SLACK = 1e-14
@@ -59,87 +52,12 @@ def no_membrane(shape: Sequence[int], cut_faces: np.ndarray | None) -> np.ndarra
     return faces
 
 
-@njit(nogil=True, cache=True)
-def _value(mask, no_face, z, y, x):
-    """The mask, continued over faces without membrane and 0 beyond the others."""
-    depth, height, width = mask.shape
-    if (z < 0 and not no_face[0, 0]) or (z >= depth and not no_face[0, 1]):
-        return False
-    if (y < 0 and not no_face[1, 0]) or (y >= height and not no_face[1, 1]):
-        return False
-    if (x < 0 and not no_face[2, 0]) or (x >= width and not no_face[2, 1]):
-        return False
-    return mask[min(max(z, 0), depth - 1), min(max(y, 0), height - 1), min(max(x, 0), width - 1)]
-
-
-@njit(nogil=True, cache=True)
-def _on_level(mask, no_face, centre, weights, point):
-    """Move the centre of a face to where the smoothed mask is 0.5."""
-    low_z, high_z = math.ceil(centre[0] - _REACH), math.floor(centre[0] + _REACH)
-    low_y, high_y = math.ceil(centre[1] - _REACH), math.floor(centre[1] + _REACH)
-    low_x, high_x = math.ceil(centre[2] - _REACH), math.floor(centre[2] + _REACH)
-    whole = low_z >= 0 and low_y >= 0 and low_x >= 0
-    whole &= high_z < mask.shape[0] and high_y < mask.shape[1] and high_x < mask.shape[2]
-    level = total = slope_z = slope_y = slope_x = 0.0
-    for z in range(low_z, high_z + 1):
-        dz = z - centre[0]
-        weight_z = weights[int(abs(2 * dz))]
-        for y in range(low_y, high_y + 1):
-            dy = y - centre[1]
-            weight_zy = weight_z * weights[int(abs(2 * dy))]
-            row = row_slope = row_total = 0.0
-            for x in range(low_x, high_x + 1):
-                dx = x - centre[2]
-                weight = weights[int(abs(2 * dx))]
-                row_total += weight
-                if mask[z, y, x] if whole else _value(mask, no_face, z, y, x):
-                    row += weight
-                    row_slope += weight * dx
-            total += weight_zy * row_total
-            level += weight_zy * row
-            slope_z += weight_zy * row * dz
-            slope_y += weight_zy * row * dy
-            slope_x += weight_zy * row_slope
-    if mask.shape[0] == 1:
-        slope_z = 0.0  # of rounding alone: the slice is continued along Z
-    point[:] = centre
-    steepness = slope_z**2 + slope_y**2 + slope_x**2
-    if steepness > 0:
-        factor = (0.5 * total - level) / steepness
-        move = abs(factor) * math.sqrt(steepness)
-        if move > _LARGEST_MOVE:
-            factor *= _LARGEST_MOVE / move
-        point[0] += factor * slope_z
-        point[1] += factor * slope_y
-        point[2] += factor * slope_x
-
-
-@njit(nogil=True, cache=True)
-def _surface(mask, no_face, weights, points):
-    """Count the faces of a mask, and write their points where there is room."""
-    depth, height, width = mask.shape
-    centre = np.empty(3)
-    count = 0
-    for z in range(depth):
-        for y in range(height):
-            for x in range(width):
-                if not mask[z, y, x]:
-                    continue
-                for side in range(6):
-                    dz = (side == 1) - (side == 0)
-                    dy = (side == 3) - (side == 2)
-                    dx = (side == 5) - (side == 4)
-                    if _value(mask, no_face, z + dz, y + dy, x + dx):
-                        continue
-                    if points.shape[0]:
-                        centre[0], centre[1], centre[2] = z + 0.5 * dz, y + 0.5 * dy, x + 0.5 * dx
-                        _on_level(mask, no_face, centre, weights, points[count])
-                    count += 1
-    return count
-
-
-def surface_points(mask: np.ndarray, cut_faces: np.ndarray | None = None) -> np.ndarray:
-    """Find points on the surface of a mask, one for each of its outer faces.
+def surface_points(
+    mask: np.ndarray,
+    cut_faces: np.ndarray | None = None,
+    voxel_size_nm: Sequence[float] = (1.0, 1.0, 1.0),
+) -> np.ndarray:
+    """Find points on the sub-voxel surface of a mask, about one for each voxel along it.
 
     Parameters
     ----------
@@ -147,12 +65,13 @@ def surface_points(mask: np.ndarray, cut_faces: np.ndarray | None = None) -> np.
         Nucleus or cell; outside of the crop is background, but over `cut_faces` it goes on.
     cut_faces : (3, 2) bool ndarray, optional
         Faces of the crop at which the cell is cut: no membrane there.
+    voxel_size_nm : sequence of float
+        (Z, Y, X): where slices lie far apart, the surface between them follows their contours.
 
     Returns
     -------
     (N, 3) float64 ndarray
-        z, y, x in voxels, voxel centres at integers; in raster order of the voxels inside.
-        24 bytes a point, less than 6 points a voxel of the surface.
+        z, y, x in voxels, voxel centres at integers; in raster order of their voxels.
 
     Raises
     ------
@@ -164,14 +83,10 @@ def surface_points(mask: np.ndarray, cut_faces: np.ndarray | None = None) -> np.
             f"a surface needs a bool (Z, Y, X) mask, found {mask.dtype} of shape {mask.shape}: "
             "compare labels first, and give a 2-D image one slice"
         )
-    faces = no_membrane(mask.shape, cut_faces)
-    mask = np.ascontiguousarray(mask)
-    weights = np.exp(-0.125 * np.arange(2 * _REACH + 1) ** 2.0)  # of half-voxel distances
-    count = _surface(mask, faces, weights, np.empty((0, 3)))
-    points = np.empty((count, 3))
-    if count:
-        _surface(mask, faces, weights, points)
-    return points
+    size = checked_voxel_size(voxel_size_nm)
+    margin = face_margin(mask, no_membrane(mask.shape, cut_faces))
+    padded = np.pad(mask, margin) if margin.any() else np.ascontiguousarray(mask)
+    return surface_sites(padded, tuple(size.tolist())) / size - margin[:, 0]
 
 
 def nucleus_center(nucleus: np.ndarray) -> np.ndarray:

@@ -208,7 +208,7 @@ def pairs_shells(
     check_shell_count(n)
     size = checked_voxel_size(voxel_size_nm)
     cytoplasm = check_masks(nucleus, cell)
-    ne, pm = surface_points(nucleus, cut_faces), surface_points(cell, cut_faces)
+    ne, pm = (surface_points(mask, cut_faces, size) for mask in (nucleus, cell))
     pairs = find_pairs(nucleus_center(nucleus), ne, pm, step, size, xp=xp, workers=workers)
     kept = within_lengths(pairs, size, min_length_nm, max_length_nm)
     return partition_by_pairs(kept, len(pairs), cytoplasm, n, size, workers)

@@ -231,7 +231,7 @@ def find_pairs_edt(
     margin = face_margin(cell, faces)
     if margin.any():
         nucleus, cell = np.pad(nucleus, margin), np.pad(cell, margin)
-    ne, pm = surface_points(nucleus, faces), surface_points(cell, faces)
+    ne, pm = (surface_points(mask, faces, size) for mask in (nucleus, cell))
     for name, points in (("NE", ne), ("PM", pm)):
         if not len(points):
             raise ValueError(

@@ -35,78 +35,63 @@ FEWEST_RAYS, MOST_RAYS = 16, 1024
 
 
 @njit(nogil=True, cache=True)
-def _level_at(level, z, y, x, sealed):
-    """Trilinear value at voxel coordinates; continued at sealed faces, 0 outside the others."""
-    depth, height, width = level.shape
-    outside = (
-        (z < 0 and not sealed[0, 0])
-        or (z > depth - 1 and not sealed[0, 1])
-        or (y < 0 and not sealed[1, 0])
-        or (y > height - 1 and not sealed[1, 1])
-        or (x < 0 and not sealed[2, 0])
-        or (x > width - 1 and not sealed[2, 1])
-    )
-    if outside:
-        return np.float32(0)
-    z = min(max(z, 0.0), depth - 1.0)
-    y = min(max(y, 0.0), height - 1.0)
-    x = min(max(x, 0.0), width - 1.0)
-    z0, y0, x0 = int(z), int(y), int(x)
-    z1, y1, x1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1), min(x0 + 1, width - 1)
-    fz, fy, fx = np.float32(z - z0), np.float32(y - y0), np.float32(x - x0)
-    low = level[z0, y0, x0] + fx * (level[z0, y0, x1] - level[z0, y0, x0])
-    high = level[z0, y1, x0] + fx * (level[z0, y1, x1] - level[z0, y1, x0])
-    near = low + fy * (high - low)
-    low = level[z1, y0, x0] + fx * (level[z1, y0, x1] - level[z1, y0, x0])
-    high = level[z1, y1, x0] + fx * (level[z1, y1, x1] - level[z1, y1, x0])
-    return near + fz * (low + fy * (high - low) - near)
-
-
-@njit(nogil=True, cache=True)
 def _march(level, centre, spacing, sealed, rays, start, stop, step, last, radius, often):
     """Where each ray of the cube map leaves the level's inside.
 
     ``rays``: grid points a face on (axis 1, axis 2) for each axis that is normal to a pair of faces;
     ``start``: (6, A, B) radii to start from; ``last``: the last exit before ``stop`` rather than the first;
-    ``often`` is set where there is more than one.
+    ``often`` is set where there is more than one. The level is trilinear between voxel centres, goes on
+    behind sealed faces by its border, and is 0 behind the others.
     """
+    depth, height, width = level.shape
+    ends = np.array([depth - 1.0, height - 1.0, width - 1.0])
+    low, high = np.zeros(3), ends.copy()
+    for k in range(3):
+        if sealed[k, 0]:
+            low[k] = -np.inf
+        if sealed[k, 1]:
+            high[k] = np.inf
+    direction = np.empty(3, np.float64)
     for face in range(6):
         axis = face // 2
         first, second = (axis + 1) % 3, (axis + 2) % 3
         rows, columns = rays[axis, 0], rays[axis, 1]
-        direction = np.empty(3, np.float64)
         for i in range(rows):
             for j in range(columns):
                 direction[axis] = 1.0 if face % 2 else -1.0
                 direction[first] = _coordinate(i, rows)
                 direction[second] = _coordinate(j, columns)
-                norm = math.sqrt((direction * direction).sum())
+                norm = math.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
                 for k in range(3):
                     direction[k] /= norm * spacing[k]
-                r = start[face, i, j]
-                before = _level_at(
-                    level,
-                    centre[0] + r * direction[0],
-                    centre[1] + r * direction[1],
-                    centre[2] + r * direction[2],
-                    sealed,
-                )
+                r = start[face, i, j] - step
+                before = np.float32(0)
+                found = start[face, i, j]
                 exits = 0
-                found = r
                 while r < stop:
-                    after = _level_at(
-                        level,
-                        centre[0] + (r + step) * direction[0],
-                        centre[1] + (r + step) * direction[1],
-                        centre[2] + (r + step) * direction[2],
-                        sealed,
-                    )
+                    r += step
+                    z = centre[0] + r * direction[0]
+                    y = centre[1] + r * direction[1]
+                    x = centre[2] + r * direction[2]
+                    after = np.float32(0)
+                    if low[0] <= z <= high[0] and low[1] <= y <= high[1] and low[2] <= x <= high[2]:
+                        z = min(max(z, 0.0), ends[0])
+                        y = min(max(y, 0.0), ends[1])
+                        x = min(max(x, 0.0), ends[2])
+                        z0, y0, x0 = int(z), int(y), int(x)
+                        z1, y1, x1 = min(z0 + 1, depth - 1), min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+                        fz, fy, fx = np.float32(z - z0), np.float32(y - y0), np.float32(x - x0)
+                        a = level[z0, y0, x0] + fx * (level[z0, y0, x1] - level[z0, y0, x0])
+                        b = level[z0, y1, x0] + fx * (level[z0, y1, x1] - level[z0, y1, x0])
+                        c = level[z1, y0, x0] + fx * (level[z1, y0, x1] - level[z1, y0, x0])
+                        d = level[z1, y1, x0] + fx * (level[z1, y1, x1] - level[z1, y1, x0])
+                        a += fy * (b - a)
+                        after = a + fz * (c + fy * (d - c) - a)
                     if before > 0.5 and after <= 0.5:
                         exits += 1
                         if last or exits == 1:
-                            found = r + step * (before - 0.5) / (before - after)
+                            found = r - step * (0.5 - after) / (before - after)
                     before = after
-                    r += step
                 if before > 0.5 and (last or exits == 0):
                     found = stop
                 radius[face, i, j] = found
@@ -243,7 +228,7 @@ def ray_positions(
 
     Notes
     -----
-    Memory: 4 bytes a voxel of the crop for t and what :func:`cytomill.kernels.surface.surface_level` takes.
+    At most 18 bytes a voxel of the crop beside the masks; time linear in voxels.
     """
     if nucleus.shape != cell.shape or cell.ndim != 3:
         raise ValueError(

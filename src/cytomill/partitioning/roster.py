@@ -54,10 +54,13 @@ class RosterCell:
         """Voxels of the box."""
         return prod(region_shape(self.region))
 
-    def masks(self, region: Region | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Nucleus and cell in a box, bool (Z, Y, X); by default its own box."""
-        where = self.region if region is None else region
-        return paint_mask(self.nucleus, where, self.height), paint_mask(self.cell, where, self.height)
+    def mask(self, name: str, region: Region) -> np.ndarray:
+        """Its ``nucleus`` or ``cell`` in a box, bool (Z, Y, X)."""
+        return paint_mask(getattr(self, name), region, self.height)
+
+    def masks(self, region: Region) -> tuple[np.ndarray, np.ndarray]:
+        """Nucleus and cell in a box, bool (Z, Y, X)."""
+        return self.mask("nucleus", region), self.mask("cell", region)
 
 
 def find_roster(

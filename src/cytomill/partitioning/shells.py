@@ -103,7 +103,10 @@ def position_with_notes(
         from cytomill.partitioning.laplace import laplace_field
 
         t, info = laplace_field(nucleus, cell, voxel_size_nm, cut_faces)
-        return t, [f"Laplace residual {info['residual']:.1e} after {info['iterations']} iterations"]
+        note = f"Laplace residual {info['residual']:.1e} after {info['iterations']} iterations"
+        if info["flat_voxels"]:
+            note += f", {info['flat_voxels']} voxels without a gradient placed by their distances"
+        return t, [note]
     if field == "ray":
         from cytomill.partitioning.ray import ray_positions
 

@@ -23,7 +23,12 @@ from typing import Any
 import numpy as np
 
 from cytomill.kernels.blocks import Region, region_shape
-from cytomill.kernels.distance import column_distances, plane_distances
+from cytomill.kernels.distance import (
+    SLICE_BYTES_A_VOXEL,
+    column_distances,
+    layers_per_slice,
+    plane_distances,
+)
 from cytomill.kernels.surface import surface_halo
 from cytomill.partitioning.cell import fields_of
 from cytomill.partitioning.cell_stages import CellStage, cell_folder, cell_of, cell_unit
@@ -35,23 +40,29 @@ from cytomill.runtime.arrays import digest_of
 from cytomill.runtime.needs import steps
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
 
-#: Voxels of a slab and of a band, at about 40 bytes each while they are computed.
-UNIT_VOXELS = 24_000_000
+#: Voxels of a slab, and of a band, where the plan may choose.
+SLAB_VOXELS, BAND_VOXELS = 24_000_000, 16_000_000
+#: Peak bytes while they are computed, measured and rounded up: a voxel of a slab, and of its mask with the
+#: halo; a voxel of a band while its fields are derived; a voxel and layer of sites.
+SLAB_BYTES, MASK_BYTES, BAND_BYTES, LAYER_BYTES = 3, 1, 32, 5
 
 SURFACES = ("nucleus", "cell")
+PLANE_ARRAYS = ("squared", "offset")
 
 
-def slab_path(state: PartitionState, cell: RosterCell, first_slice: int, first_row: int) -> Path:
+def slab_path(
+    state: PartitionState, cell: RosterCell, surface: str, first_slice: int, first_row: int
+) -> Path:
     """Where what a slab has for a band waits."""
     folder = state.folder / PROVISIONAL / "planes" / f"{cell.index:06d}"
-    return folder / f"{first_slice:06d}-{first_row:06d}.piece"
+    return folder / f"{surface}-{first_slice:06d}-{first_row:06d}.piece"
 
 
 def bands_of(box: Region) -> list[tuple[int, int]]:
     """Rows of each band of a box; a matter of its size alone, as both stages go by it."""
     depth, height, width = region_shape(box)
     (first, _) = box[1]
-    rows = max(1, UNIT_VOXELS // (depth * width))
+    rows = max(1, BAND_VOXELS // (depth * width))
     return [(first + a, first + b) for a, b in steps(height, rows)]
 
 
@@ -69,6 +80,11 @@ class PlaneStage(PartitionStage):
     def halo(self) -> int:
         """Slices beside a slab that its surface depends on."""
         return surface_halo(self.state.voxel_size_nm)
+
+    @property
+    def layers(self) -> int:
+        """Layers of sites in a slice."""
+        return layers_per_slice(self.state.voxel_size_nm)
 
     def large(self) -> list[RosterCell]:
         """Cells that the stage before has left."""
@@ -89,35 +105,43 @@ class PlaneStage(PartitionStage):
         depth, height, width = region_shape(box)
         wanted = self.state.layout.slices_per_unit
         if not wanted:
-            most = max(1, UNIT_VOXELS // (height * width) - 2 * self.halo)
+            # Not much thinner than the halo, which is painted for every slab.
+            most = max(2 * self.halo, SLAB_VOXELS // (height * width))
             wanted = max(1, min(most, -(-depth // max(8, 4 * self.state.layout.ranks))))
         start = box[0][0]
         return [((start + a, start + b), *box[1:]) for a, b in steps(depth, wanted)]
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        def voxels(unit: Unit) -> int:
+        def bytes_of(unit: Unit) -> int:
             depth, height, width = region_shape(unit.region[:3])
-            return (depth + 2 * self.halo) * height * width
+            pixels = height * width
+            halo = depth + 2 * self.halo
+            slab = depth * (SLAB_BYTES + LAYER_BYTES * self.layers)
+            held = pixels * (slab + halo * MASK_BYTES + SLICE_BYTES_A_VOXEL)
+            # A band of it as arrays, as a file, and compressed.
+            rows = min(height, BAND_VOXELS // (depth * width))
+            return held + 4 * depth * rows * width * LAYER_BYTES * self.layers
 
-        return max((voxels(unit) * SLAB_BYTES_A_VOXEL for unit in units), default=0)
+        return max(map(bytes_of, units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state
         cell, region = cell_of(state, unit)
         (z0, z1), (low, high) = region[0], cell.region[0]
         around = (max(z0 - self.halo, low), min(z1 + self.halo, high))
-        masks = cell.masks((around, *region[1:]))
-        parts = {}
-        for name, mask in zip(SURFACES, masks, strict=True):
-            squared, offset = plane_distances(mask, z0 - around[0], z1 - around[0], state.voxel_size_nm)
-            parts |= {f"{name}_squared": squared, f"{name}_offset": offset}
-        shards = []
         first_row = cell.region[1][0]
-        for a, b in bands_of(cell.region):
-            rows = slice(a - first_row, b - first_row)
-            path = slab_path(state, cell, z0, a)
-            write_piece(path, {k: np.ascontiguousarray(v[:, rows]) for k, v in parts.items()})
-            shards.append(path)
+        shards = []
+        # One surface after the other: half the memory.
+        for surface in SURFACES:
+            mask = cell.mask(surface, (around, *region[1:]))
+            squared, offset = plane_distances(mask, z0 - around[0], z1 - around[0], state.voxel_size_nm)
+            del mask
+            for a, b in bands_of(cell.region):
+                rows = slice(a - first_row, b - first_row)
+                path = slab_path(state, cell, surface, z0, a)
+                band = {"squared": squared[:, rows], "offset": offset[:, rows]}
+                write_piece(path, {name: np.ascontiguousarray(part) for name, part in band.items()})
+                shards.append(path)
         return UnitOutput({"slabs": np.array([[cell.index, z0, z1]])}, shards)
 
     def reduce(self, partials: Arrays) -> Arrays:
@@ -157,18 +181,20 @@ class ColumnStage(PartitionStage):
         return [(box[0], band, box[2]) for band in bands_of(box)]
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        return max((prod(region_shape(u.region[:3])) * BAND_BYTES_A_VOXEL for u in units), default=0)
+        layers = layers_per_slice(self.state.voxel_size_nm)
+        # What waits is read piece by piece and joined.
+        a_voxel = max(BAND_BYTES, 2 * LAYER_BYTES * layers + 5)
+        return max((prod(region_shape(u.region[:3])) * a_voxel for u in units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state
         cell, region = cell_of(state, unit)
         slabs = [row for row in state.results["planes"]["slabs"].tolist() if row[0] == cell.index]
-        parts = [read_piece(slab_path(state, cell, z0, region[1][0])) for _, z0, _ in sorted(slabs)]
         distances = []
-        for name in SURFACES:
-            squared, offset = (
-                np.concatenate([part.pop(f"{name}_{key}") for part in parts]) for key in ("squared", "offset")
-            )
+        for surface in SURFACES:
+            paths = [slab_path(state, cell, surface, z0, region[1][0]) for _, z0, _ in sorted(slabs)]
+            parts = [read_piece(path) for path in paths]
+            squared, offset = (np.concatenate([part.pop(name) for part in parts]) for name in PLANE_ARRAYS)
             distances.append(column_distances(squared, offset, state.voxel_size_nm))
             del squared, offset
         nucleus, mask = cell.masks(region)
@@ -189,7 +215,3 @@ class ColumnStage(PartitionStage):
 
     def reduce(self, partials: Arrays) -> Arrays:
         return {"bands": partials.get("bands", np.empty((0, 7), np.int64))}
-
-
-#: Peak bytes a voxel of a slab with its halo, and of a band: measured, and rounded up.
-SLAB_BYTES_A_VOXEL, BAND_BYTES_A_VOXEL = 28, 40

@@ -24,7 +24,8 @@ def warm_kernels() -> None:
     for dtype in (np.uint8, np.uint16, np.int32, bool):
         encode_runs((distance < 0.1).astype(dtype))
     nucleus, cell, _ = clean_pair(distance < 0.02, distance < 0.1)
-    for config in (PartitioningConfig(field="ray"), PartitioningConfig(field="laplace"), PartitioningConfig()):
+    for field in ("ray", "laplace", "edt"):
+        config = PartitioningConfig(field=field)
         fields, _ = partition_cell(nucleus, cell, SIZE_NM, np.zeros((3, 2), bool), config, 1.0)
     region = tuple((0, n) for n in SHAPE)
     block = Block(region)
