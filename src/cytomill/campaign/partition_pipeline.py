@@ -133,12 +133,14 @@ def _organelle(name: str, path: str, state: Any, others: Mapping[str, Any]) -> A
             f"{where}: {path} cannot be read by region ({volume.format}): convert it first (cytomill convert)"
         )
     factors = _factors(where, path, volume.shape, state)
-    return Organelle(name, path, volume.shape, volume.identity(), factors)
+    return Organelle(name, path, volume.shape, volume.dtype, volume.identity(), factors)
 
 
 def _particles(name: str, dataset: str, state: Any, others: Mapping[str, Any]) -> Any:
     """The labels of a nanoparticle dataset of the same campaign."""
     from dataclasses import asdict
+
+    import numpy as np
 
     from cytomill.nanoparticles.state import MASKS, STORE, DatasetState
     from cytomill.partitioning.state import Organelle
@@ -160,6 +162,7 @@ def _particles(name: str, dataset: str, state: Any, others: Mapping[str, Any]) -
         name=name,
         path=f"{other.folder / STORE}::/{MASKS}/{other.label_spacing}",
         shape=tuple(other.label_shape),
+        dtype=np.dtype(np.int32),
         identity={"dataset": dataset, "made by": made_by},
         factors=factors,
         dataset=dataset,

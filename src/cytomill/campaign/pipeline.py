@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.datasets import Dataset
-from cytomill.campaign.settings import CampaignError, RunSettings
+from cytomill.campaign.settings import RunSettings
 from cytomill.kernels.devices import Device
 from cytomill.runtime.needs import StageNeeds
 from cytomill.runtime.stage import Stage
@@ -145,14 +145,10 @@ class Pipeline(ABC):
         return ()
 
     def preview(self, state: Any, slices: int) -> Any:
-        """A sheet of the campaign's preview.
+        """A sheet of the campaign's preview; a pipeline that has none says so on it."""
+        from cytomill.reports.preview import PreviewDataset
 
-        Raises
-        ------
-        CampaignError
-            The pipeline has none.
-        """
-        raise CampaignError(f"dataset {state.dataset}: its pipeline has no preview; leave out --preview")
+        return PreviewDataset(state.dataset, notes=("this pipeline has no preview; its results have a page",))
 
     def campaign_sections(self, states: Sequence[Any], output: Path) -> Sequence[Any]:
         """Sections of the campaign's page that compare its datasets; tables are written to `output`."""

@@ -38,7 +38,7 @@ from cytomill.runtime.telemetry import read_events
 LAUNCH_SECONDS = 20.0
 
 #: Files of a dataset beside its shards: metadata of groups and arrays, tables, model, page, provenance.
-FILES_A_DATASET = 24
+FILES_A_DATASET = 40
 
 #: Read amplification from which it is said.
 SAID_AMPLIFICATION = 1.05

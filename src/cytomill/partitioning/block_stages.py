@@ -121,7 +121,7 @@ class ShellStage(BlockStage):
         # A layer of a cell's box at the most as large as a block, compressed, decoded and as arrays.
         piece = min(self.state.config.largest_crop, prod(block)) * 2 * 8
         writing = writing_buffer_bytes(block, self.state.blocks_shape, np.int32, 0.5)
-        return prod(block) * BLOCK_BYTES_A_VOXEL + max(piece, writing, prod(block) * 4)
+        return self.held_bytes() + prod(block) * BLOCK_BYTES_A_VOXEL + max(piece, writing, prod(block) * 4)
 
     def prepare(self, rank: int) -> None:
         if rank == 0:

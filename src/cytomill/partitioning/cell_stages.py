@@ -94,7 +94,7 @@ class CellStage(PartitionStage):
             *region, (index, _) = unit.region
             return cell_bytes(region_shape(tuple(region)), config, int(cytoplasm[index]))
 
-        return max(map(bytes_of, units), default=0)
+        return self.held_bytes() + max(map(bytes_of, units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state

@@ -16,7 +16,8 @@ from cytomill.kernels.distance import layers_per_slice
 from cytomill.partitioning.block_stages import VOLUMES, ShellStage
 from cytomill.partitioning.cell import cell_bytes
 from cytomill.partitioning.cell_stages import CellStage
-from cytomill.partitioning.slab_stages import ColumnStage, PlaneStage
+from cytomill.partitioning.organelle_stages import ObjectStage
+from cytomill.partitioning.slab_stages import SURFACES, ColumnStage, PlaneStage, bands_of
 from cytomill.partitioning.state import PartitionState
 from cytomill.partitioning.xvg_stage import XvgStage
 from cytomill.runtime.needs import StageNeeds, VolumeNeeds, volume_needs
@@ -42,6 +43,8 @@ TABLE_SECONDS = 3.0
 RATIO = 4.0
 #: Bytes a voxel of a cell's box between the stages, before compression: its fields; its planes.
 FIELD_BYTES, PLANE_BYTES_A_LAYER = 8, 10
+#: Bytes of a line of coordinates.
+LINE_BYTES = 20
 
 
 def expect(state: PartitionState, stages: Sequence[Stage]) -> list[StageNeeds]:
@@ -103,17 +106,22 @@ def _volumes(state: PartitionState, stage: Stage) -> tuple[VolumeNeeds, ...]:
             volume_needs(name, state.shape, np.dtype(dtype).itemsize, shards, RATIO)
             for name, dtype in VOLUMES.items()
         )
-    held = 0
-    if (
-        isinstance(stage, CellStage)
-        and not _by_slabs(state)
-        or isinstance(stage, ColumnStage)
-        and _by_slabs(state)
-    ):
-        held = FIELD_BYTES
-    elif isinstance(stage, PlaneStage) and _by_slabs(state):
-        held = PLANE_BYTES_A_LAYER * layers_per_slice(state.voxel_size_nm)
-    if not held:
-        return ()
-    files = -(-state.shape[0] // state.blocks_shape[0])
-    return (VolumeNeeds("cells between the passes", voxels * held, int(voxels * held / RATIO), files),)
+    layers = -(-state.shape[0] // state.blocks_shape[0])
+    between, whole = "cells between the passes", tuple((0, n) for n in state.shape)
+    if isinstance(stage, CellStage) and not _by_slabs(state):
+        return (_held(between, voxels * FIELD_BYTES, layers),)
+    if isinstance(stage, ColumnStage) and _by_slabs(state):
+        return (_held(between, voxels * FIELD_BYTES, layers * len(bands_of(whole))),)
+    if isinstance(stage, PlaneStage) and _by_slabs(state):
+        held = voxels * PLANE_BYTES_A_LAYER * layers_per_slice(state.voxel_size_nm)
+        return (_held(between, held, len(stage.units_of_box(whole)) * len(bands_of(whole)) * len(SURFACES)),)
+    if isinstance(stage, ObjectStage):
+        units = stage.units()
+        return (_held("objects between the passes", int(sum(u.cost for u in units)) // 4, len(units)),)
+    if isinstance(stage, XvgStage):
+        return (VolumeNeeds("coordinates", voxels * LINE_BYTES, voxels * LINE_BYTES, 1),)
+    return ()
+
+
+def _held(name: str, raw_bytes: int, files: int) -> VolumeNeeds:
+    return VolumeNeeds(name, raw_bytes, int(raw_bytes / RATIO), files)

@@ -113,8 +113,14 @@ class ContentStage(OrganelleStage):
         return wanted
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        # Eight bytes a voxel are the widest labels; as much again for their copy as integers.
-        return max((16 * prod(region_shape(unit.region[:3])) for unit in units), default=0)
+        def bytes_of(unit: Unit) -> int:
+            *region, (number, _) = unit.region
+            dtype = self.state.organelles[number].dtype
+            # What is read, and what its format needs for it; floats are copied as integers.
+            a_voxel = 1.6 * dtype.itemsize + (4 if dtype.kind == "f" else 0)
+            return int(a_voxel * prod(region_shape(tuple(region))))
+
+        return self.held_bytes() + max(map(bytes_of, units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         number, organelle, region = organelle_of(self.state, unit)
@@ -171,7 +177,8 @@ class ObjectStage(OrganelleStage):
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         shapes = [region_shape(unit.region[:3]) for unit in units]
-        return max((unit_bytes(s, NO_CLOSING, "uint8") + 9 * prod(s) for s in shapes), default=0)
+        largest = max((unit_bytes(s, NO_CLOSING, "uint8") + 9 * prod(s) for s in shapes), default=0)
+        return self.held_bytes() + largest
 
     def path(self, number: int, block: int) -> Path:
         """Where the runs of a block wait for the second pass."""
@@ -239,7 +246,7 @@ class CountStage(BlockStage):
         block = self.largest(units)
         finest = max((prod(o.factors) for o in self.state.organelles), default=1)
         repeated = 0 if finest == 1 else prod(block) * finest * 12
-        return self.reading_bytes(block) + repeated + prod(block) * finest * 16
+        return self.held_bytes() + self.reading_bytes(block) + repeated + prod(block) * finest * 12
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state
@@ -292,7 +299,7 @@ class PlaceStage(BlockStage):
         return (ShellStage.name,)
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        return self.reading_bytes(self.largest(units))
+        return self.held_bytes() + self.reading_bytes(self.largest(units))
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state

@@ -203,7 +203,8 @@ def pairs_shells(
 
     Notes
     -----
-    About 3 bytes a voxel of the crop beside the masks, and 100 bytes a surface point.
+    Measured beside the masks: 13 bytes a voxel of a crop of 29 million, 24 of one of 4 million (pairs and
+    their candidates grow with the surface). Time is linear in the cytoplasm's voxels.
     """
     check_shell_count(n)
     size = checked_voxel_size(voxel_size_nm)

@@ -313,7 +313,8 @@ def pairs_edt_shells(
 
     Notes
     -----
-    About 14 bytes a voxel of the crop beside the masks, and 200 bytes a surface point.
+    Measured beside the masks: 12 bytes a voxel of a crop of 29 million, 20 of one of 4 million. Time is
+    linear in the crop's voxels.
     """
     check_shell_count(n)
     size = checked_voxel_size(voxel_size_nm)

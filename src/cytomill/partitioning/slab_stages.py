@@ -112,6 +112,11 @@ class PlaneStage(PartitionStage):
         return [((start + a, start + b), *box[1:]) for a, b in steps(depth, wanted)]
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
+        # Bands are cut by the depth of the cell's box, which its slabs cover together.
+        boxes: dict[Region, int] = {}
+        for (first, stop), *rest in (unit.region for unit in units):
+            boxes[tuple(rest)] = boxes.get(tuple(rest), 0) + stop - first
+
         def bytes_of(unit: Unit) -> int:
             depth, height, width = region_shape(unit.region[:3])
             pixels = height * width
@@ -119,10 +124,10 @@ class PlaneStage(PartitionStage):
             slab = depth * (SLAB_BYTES + LAYER_BYTES * self.layers)
             held = pixels * (slab + halo * MASK_BYTES + SLICE_BYTES_A_VOXEL)
             # A band of it as arrays, as a file, and compressed.
-            rows = min(height, BAND_VOXELS // (depth * width))
+            rows = min(height, max(1, BAND_VOXELS // (boxes[tuple(unit.region[1:])] * width)))
             return held + 4 * depth * rows * width * LAYER_BYTES * self.layers
 
-        return max(map(bytes_of, units), default=0)
+        return self.held_bytes() + max(map(bytes_of, units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state
@@ -184,7 +189,7 @@ class ColumnStage(PartitionStage):
         layers = layers_per_slice(self.state.voxel_size_nm)
         # What waits is read piece by piece and joined.
         a_voxel = max(BAND_BYTES, 2 * LAYER_BYTES * layers + 5)
-        return max((prod(region_shape(u.region[:3])) * a_voxel for u in units), default=0)
+        return self.held_bytes() + max((prod(region_shape(u.region[:3])) * a_voxel for u in units), default=0)
 
     def process(self, unit: Unit) -> UnitOutput:
         state = self.state

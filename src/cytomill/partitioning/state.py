@@ -52,6 +52,8 @@ class Organelle:
         What `open_volume` reads; where it is another dataset's result, it may not exist yet.
     shape : tuple of int
         Voxels (Z, Y, X).
+    dtype : numpy.dtype
+        Of its voxels.
     identity : dict
         What tells a changed volume.
     factors : tuple of int
@@ -67,6 +69,7 @@ class Organelle:
     name: str
     path: str
     shape: tuple[int, int, int]
+    dtype: np.dtype
     identity: Mapping[str, Any]
     factors: tuple[int, int, int] = (1, 1, 1)
     dataset: str = ""

@@ -34,6 +34,10 @@ class PartitionStage(Stage):
     def accept(self, result: Arrays) -> None:
         self.state.results[self.name] = result
 
+    def held_bytes(self) -> int:
+        """Bytes of the cells' runs, which every rank holds once they are known."""
+        return sum(array.nbytes for array in self.state.results.get("survey", {}).values())
+
 
 class SurveyStage(PartitionStage):
     """Runs and checksums of every slice; on rank 0 the cells, cleaned."""
@@ -79,8 +83,9 @@ class SurveyStage(PartitionStage):
         depth, height, width = self.state.shape
         slab = (min(self.read_depth(), depth), height, width)
         reading = sum(volume.reading_bytes(slab) for volume in self.volumes().values())
-        # Floats that hold labels are turned into integers; runs of eight voxels are the worst expected.
-        return reading + prod(slab) * (4 + LABEL_RUN_BYTES // 8)
+        # Floats that hold labels are turned into integers; runs of 24 voxels are the worst expected.
+        copies = sum(4 for volume in self.volumes().values() if volume.dtype.kind == "f")
+        return reading + prod(slab) * (copies + LABEL_RUN_BYTES // 24)
 
     def process(self, unit: Unit) -> UnitOutput:
         partials: Arrays = {}

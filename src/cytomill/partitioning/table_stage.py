@@ -66,10 +66,10 @@ class TableStage(PartitionStage):
         return []
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        return 0
+        return self.held_bytes()
 
     def process(self, unit: Unit) -> UnitOutput:
-        raise AssertionError("the tables have no units")
+        raise ValueError(f"the {self.name} stage has no units, but unit {unit.index} was asked for")
 
     def reduce(self, partials: Arrays) -> Arrays:
         state = self.state

@@ -48,7 +48,7 @@ class XvgStage(PartitionStage):
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         largest = max((prod(region_shape(unit.region[:3])) for unit in units), default=0)
         held = 5 * largest if self.state.config.compat else 0
-        return held + BYTES_A_VOXEL * min(largest, SLAB_VOXELS)
+        return self.held_bytes() + held + BYTES_A_VOXEL * min(largest, SLAB_VOXELS)
 
     def path(self, cell: RosterCell) -> Path:
         """File of a cell."""

@@ -92,7 +92,7 @@ class StarSurface:
         radii = self.radius(sphere_directions(_PROBES))
         return float(radii.min()) * (1 - _SLACK), float(radii.max()) * (1 + _SLACK)
 
-    def distance(self, points: np.ndarray, samples: int = 12_000) -> np.ndarray:
+    def distance(self, points: np.ndarray, samples: int = 8_000) -> np.ndarray:
         """Distance (N,) of points (N, 3) to the surface.
 
         The nearest of `samples` points on the surface is moved along the surface until it is the foot of
