@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import tifffile
 
 from cytomill.phantoms.partitioning import NUCLEUS, CellPhantom
 from cytomill.phantoms.tissue import TissuePhantom
+from cytomill.storage.stores import open_store
 
 VOXEL_SIZE_NM = (150.0, 100.0, 100.0)
 
@@ -24,7 +26,7 @@ def whole(shape):
     return tuple((0, n) for n in shape)
 
 
-def spots(cells: np.ndarray, count: int, radius: float = 2.0, seed: int = 4) -> np.ndarray:
+def spots(cells: np.ndarray, count: int, radius=2.0, seed: int = 4) -> np.ndarray:
     """Labels of balls about voxels of the cells, drawn by chance; they reach over every boundary."""
     rng = np.random.default_rng(seed)
     places = np.argwhere(cells > 0)
@@ -85,8 +87,33 @@ def inputs(folder: Path, organelles: bool = True) -> Mapping[str, str]:
     named = f'organelles = ["granules={single["organelle"]}", "blobs={single["mask"]}"]'
     of_tissue = f'organelles = ["granules={several["organelle"]}"]'
     return {
-        "single": table("single", single["cell"], "ne_labels = [2]\nxvg = true\n" + (named if organelles else "")),
+        "single": table(
+            "single", single["cell"], "ne_labels = [2]\nxvg = true\n" + (named if organelles else "")
+        ),
         "tissue": table(
-            "tissue", several["cells"], f'nucleus = "{several["nuclei"]}"\n' + (of_tissue if organelles else "")
+            "tissue",
+            several["cells"],
+            f'nucleus = "{several["nuclei"]}"\nxvg = true\n' + (of_tissue if organelles else ""),
         ),
     }
+
+
+def write_campaign(
+    folder, text, options="bootstrap = 20\nn_shells = 5\nzarr_chunks = [4, 64, 64]", run=""
+) -> Path:
+    """Write a campaign file: `text` are its datasets; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "campaign.toml"
+    head = f'[campaign]\noutput = "{folder / "results"}"\n[run]\n{run}\n[partitioning]\n{options}\n'
+    path.write_text(f"{head}[nanoparticles]\nzarr_chunks = [1, 64, 64]\nshard_shape = [2, 64, 128]\n{text}")
+    return path
+
+
+def table_of(results: Path, dataset: str, name: str) -> pd.DataFrame:
+    """A table of a dataset's results."""
+    return pd.read_parquet(results / "datasets" / dataset / f"tables/{name}.parquet")
+
+
+def volume_of(results: Path, dataset: str, group: str, spacing: str = "50-10-10") -> np.ndarray:
+    """A volume of a dataset's results."""
+    return open_store(results / "datasets" / dataset / "store.zarr").open(f"{group}/{spacing}").read()

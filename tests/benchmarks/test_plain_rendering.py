@@ -5,8 +5,8 @@ import plain_nanoparticles as plain
 import pytest
 
 from cytomill.kernels.binning import Binning
-from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.kernels.labelling import label_volume
+from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
 from cytomill.nanoparticles.mixture import ReferenceEstimator, sampled_slices
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior

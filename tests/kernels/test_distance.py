@@ -53,7 +53,7 @@ def test_distances_are_those_to_the_nearest_site_within_a_part_of_a_voxel(mask, 
     nearest = cdist(centres_of(mask.shape, size), sites).min(axis=1).reshape(mask.shape)
     # The stored offset along Z is rounded to 1/254 slice.
     assert (distance >= nearest - size[0] / 250).all()
-    assert (distance <= nearest + 0.75 * np.linalg.norm(size)).all()
+    assert (distance <= nearest + 0.35 * np.linalg.norm(size)).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,15 +77,19 @@ def test_columns_get_the_minimum_over_all_stored_sites(data, size):
     np.testing.assert_allclose(kept[:depth], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1.0, 1.0, 1.0), (290.0, 108.0, 108.0)])
-def test_distances_to_a_ball_are_exact_to_a_tenth_of_a_voxel(size):
+@pytest.mark.parametrize(("size", "expected"), [((1.0, 1.0, 1.0), 0.10), ((290.0, 108.0, 108.0), 0.14)])
+def test_distances_to_a_ball_are_wrong_by_about_a_tenth_of_a_voxel(size, expected):
+    # Taken to the faces halfway between voxel centres, they would be wrong by 0.28 and 0.23 voxel.
+    rng = np.random.default_rng(0)
     radius = 15.0 * size[1]
     shape = tuple(int(3 * radius / s) for s in size)
-    centre = (np.array(shape) - 1) / 2 * size + 0.2
-    away = np.linalg.norm(centres_of(shape, size) - centre, axis=1).reshape(shape) - radius
-    error = np.abs(surface_distance(away <= 0, size) - np.abs(away))
-    assert error.mean() < 0.12 * size[1]
-    assert error.max() < 0.9 * size[1]
+    errors = []
+    for _ in range(6):
+        centre = ((np.array(shape) - 1) / 2 + rng.uniform(-0.5, 0.5, 3)) * size
+        away = np.linalg.norm(centres_of(shape, size) - centre, axis=1).reshape(shape) - radius
+        errors.append(np.abs(surface_distance(away <= 0, size) - np.abs(away)))
+    assert np.mean(errors) < expected * size[1]
+    assert np.max(errors) < 0.9 * size[1]
 
 
 @pytest.mark.parametrize("size", [(1.0, 1.0, 1.0), (50.0, 10.0, 20.0)])
@@ -109,10 +113,15 @@ def test_a_face_has_a_surface_unless_the_mask_is_cut_there():
 
 
 def test_one_slice_is_measured_within_its_plane():
-    yx = np.hypot(*(np.indices((40, 41)) - 19.6))
-    for size_z in (1.0, 40.0, 500.0):
-        distance = surface_distance((yx <= 12)[None], (size_z * 10, 10.0, 10.0))
-        assert np.abs(distance[0] - 10 * np.abs(yx - 12)).mean() < 1.2
+    rng = np.random.default_rng(1)
+    errors = []
+    for _ in range(10):
+        away = np.hypot(*(np.indices((40, 41)) - rng.uniform(19, 21, 2)[:, None, None])) - 12
+        distance = [surface_distance((away <= 0)[None], (z, 10.0, 10.0)) for z in (10.0, 400.0)]
+        np.testing.assert_array_equal(*distance)
+        errors.append(np.abs(distance[0][0] - 10 * np.abs(away)).mean())
+    # Halfway between pixel centres, it would be 2.4.
+    assert np.mean(errors) < 1.5
 
 
 def test_without_a_surface_distances_are_infinite():

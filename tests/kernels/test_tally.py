@@ -217,7 +217,7 @@ def test_arrays_that_do_not_fit_are_refused():
         tally_organelle(np.ones((3, 4, 4), bool), n_shells=N, **without_distances(fields))
     with pytest.raises(ValueError, match="mask or labels"):
         tally_organelle(np.ones((3, 4, 5)), n_shells=N, **without_distances(fields))
-    with pytest.raises(ValueError, match="between 1 and 250"):
+    with pytest.raises(ValueError, match="must be 1 to 250"):
         tally_cells(n_shells=251, **fields)
     with pytest.raises(ValueError, match="both or neither"):
         tally_cells(n_shells=N, **{name: f for name, f in fields.items() if name != "distance_pm"})

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cytomill.kernels.moments import covariances
 from cytomill.kernels.labelling import label_volume
+from cytomill.kernels.moments import covariances
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
 
 VARIANTS = {

@@ -8,9 +8,9 @@ import pytest
 from array_modules import fake_cupy, needs_gpu
 
 from cytomill.kernels.binning import Binning, to_bins
+from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.downsample import downsample_posterior
-from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.segmentation import NanoparticleSegmentation, label_nanoparticles
 from cytomill.nanoparticles.slabs import slab_histograms, slab_posterior

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cytomill.kernels.mask_runs import encode_runs, join_slabs
+from cytomill.partitioning.mask_rules import face_names
 from cytomill.partitioning.mask_values import as_masks
 from cytomill.partitioning.masks import clean_pair, find_cells
 
@@ -189,7 +190,7 @@ def test_a_cell_cut_by_the_volume_is_closed_there_and_says_so(given_as):
     assert np.array_equal(outer, full)
     assert np.array_equal(inner, full_nucleus)
     assert mask.cut_faces.tolist() == [[True, False], [False, False], [False, False]]
-    assert mask.cut_faces_text == "z0"
+    assert face_names(mask.cut_faces, mask.shape) == "z0"
     # A spherical cap's cut: π (R² - d²) of that and 2 π R (R + d).
     exact = (100 - 16) / (100 - 16 + 2 * 10 * 14)
     assert mask.cut_fraction == pytest.approx(exact, abs=0.01)
@@ -238,7 +239,7 @@ def test_an_image_is_cleaned_in_its_plane():
     assert np.array_equal(outer, ball(10)[12:13])
     assert np.array_equal(inner, nucleus)
     assert mask.cut_faces.tolist() == [[True, True], [False, False], [False, False]]
-    assert mask.cut_faces_text == ""
+    assert face_names(mask.cut_faces, mask.shape) == ""
     assert mask.cut_fraction == 0
     plane = clean_pair(nucleus[0], cell[0])
     assert np.array_equal(plane[1], outer[0])

@@ -295,7 +295,7 @@ def test_what_is_no_partition_is_refused(partition, sentence):
 def test_rows_of_slabs_are_those_of_the_volume(tmp_path):
     partition = shells()
     whole = [np.concatenate(part) for part in zip(*partition_rows(partition), strict=True)]
-    slabs = [piece for z in (0, 2, 4) for piece in partition_rows(partition[z : z + 2], z)]
+    slabs = [piece for z in (0, 2, 4) for piece in partition_rows(partition[z : z + 2], (z, 0, 0))]
     cut = [np.concatenate(part) for part in zip(*slabs, strict=True)]
     assert np.array_equal(whole[0], cut[0]) and np.array_equal(whole[1], cut[1])
     write_xvg(tmp_path / "a.xvg", partition_rows(partition), "a")

@@ -90,6 +90,9 @@ class Hooks:
         self._write({"what": "rule", "do": action, "at": event})
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        elif action == "kill rank":  # from a child process too, where the rank waits for it
+            os.kill(os.getpid() if self.rank >= 0 else self._launcher(), signal.SIGKILL)
+            time.sleep(30)
         elif action == "kill launcher":
             os.kill(self._launcher(), signal.SIGKILL)
             time.sleep(30)
@@ -120,13 +123,14 @@ def patch(hooks: Hooks, put: Callable[[Any, str, Any], None] = setattr) -> None:
     from cytomill.campaign import finish, partition_results, run
     from cytomill.nanoparticles import intensity_stages, label_stages
     from cytomill.partitioning import stages as partition_stages
-    from cytomill.reports import html
+    from cytomill.reports import html, partitioning
     from cytomill.runtime.ledger import Journal
     from cytomill.runtime.stage import Stage
 
     pages = ((html, "render_dataset"), (finish, "render_campaign"), (partition_results, "render_partition"))
     for module, page in pages:
         put(module, page, lambda report: f"a page of {time.time_ns()}")
+    put(partitioning, "condition_section", lambda *arguments: None)
     for name, value in hooks.limits.items():
         module, _, attribute = name.rpartition(".")
         put(importlib.import_module(module), attribute, value)

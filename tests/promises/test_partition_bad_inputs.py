@@ -20,7 +20,6 @@ LABELS = CELL.astype(np.uint8) + NUCLEUS
 SPOTS = ball(SHAPE, (10, 8, 18), 2)
 
 
-
 class Folder:
     """Datasets in the making."""
 
@@ -104,7 +103,9 @@ def bad(folder):
     torn.write_bytes(torn.read_bytes()[: 12 * 36 * 36])
     folder.add("organelle torn", CELL, NUCLEUS, organelle=torn)
     store = folder.path / "flipped.zarr"
-    convert(str(folder.write("spots.npy", SPOTS.astype(np.uint8))), store, voxel_size_nm=(150.0, 100.0, 100.0))
+    convert(
+        str(folder.write("spots.npy", SPOTS.astype(np.uint8))), store, voxel_size_nm=(150.0, 100.0, 100.0)
+    )
     chunk = max((p for p in store.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     flip(chunk)
     folder.add("organelle flipped", CELL, NUCLEUS, organelle=store)
@@ -134,10 +135,14 @@ def alike(folder):
     """The plain cell again."""
     folder.add("bool", CELL, NUCLEUS, organelle=SPOTS)
     folder.add("of 255", CELL * np.uint8(255), NUCLEUS * np.uint8(255), organelle=SPOTS * np.uint8(255))
-    folder.add("labels", LABELS.astype(np.uint16), options="ne_labels = [2]", organelle=SPOTS.astype(np.int32))
+    folder.add(
+        "labels", LABELS.astype(np.uint16), options="ne_labels = [2]", organelle=SPOTS.astype(np.int32)
+    )
     many = np.where(NUCLEUS, np.where(np.arange(36) < 18, 1, 2), CELL * 5).astype(np.int16)
     folder.add("label lists", many, options="ne_labels = [1, 2]\npm_labels = [1, 2, 5]", organelle=SPOTS)
-    folder.add("floats", CELL.astype(np.float32), NUCLEUS.astype(np.float64), organelle=SPOTS.astype(np.float16))
+    folder.add(
+        "floats", CELL.astype(np.float32), NUCLEUS.astype(np.float64), organelle=SPOTS.astype(np.float16)
+    )
     folder.add("int64", CELL.astype(np.int64), NUCLEUS.astype(np.uint64), organelle=SPOTS.astype(np.int64))
     folder.add("big-endian", LABELS.astype(">u2"), options="ne_labels = [2]", organelle=SPOTS.astype(">i4"))
     cell = save_tiff(folder.path / "pages.tif", CELL.astype(np.uint8))
@@ -253,7 +258,8 @@ def test_masks_of_any_dtype_give_identical_results(name, done):
         np.testing.assert_array_equal(volume(done, name, group), volume(done, "plain", group))
     for what in ("cells", "shells", "rdf", "profiles", "objects", "uptake"):
         own, plain = (
-            pd.read_parquet(done.output / "datasets" / of / f"tables/{what}.parquet") for of in (name, "plain")
+            pd.read_parquet(done.output / "datasets" / of / f"tables/{what}.parquet")
+            for of in (name, "plain")
         )
         if what == "cells":
             own, plain = own.drop(columns="note"), plain.drop(columns="note")
@@ -298,7 +304,9 @@ def test_an_option_that_makes_no_sense_is_refused_before_anything_runs(
     options, words, tmp_path, monkeypatch, capfd
 ):
     folder = Folder(tmp_path)
-    folder.add("plain", LABELS, options=f"ne_labels = [2]\n{options}" if "ne_labels" not in options else options)
+    folder.add(
+        "plain", LABELS, options=f"ne_labels = [2]\n{options}" if "ne_labels" not in options else options
+    )
     campaign = PromisedCells(tmp_path / "c", folder.tables.values())
     assert campaign.alone(monkeypatch) == 2
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("cytomill: ")]

@@ -95,7 +95,9 @@ def test_same_values_for_any_number_of_ranks(ranks, layout, options, tables, exp
     assert set(campaign.stages_called()) == set(STAGES) - left_out
 
 
-@pytest.mark.parametrize("method", ['field = "laplace"', 'field = "ray"', 'method = "pairs"', 'method = "pairs_edt"'])
+@pytest.mark.parametrize(
+    "method", ['field = "laplace"', 'field = "ray"', 'method = "pairs"', 'method = "pairs_edt"']
+)
 def test_the_other_methods_do_not_depend_on_units_either(method, tables, tmp_path, monkeypatch):
     made = []
     for ranks, layout in enumerate(("", "slices_per_unit = 3\nblock = [16, 64, 64]")):

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytomill.partitioning.conditions import mean_over_cells
 from cytomill.reports import condition_figures, nested_shells, partition_figures
 from cytomill.reports.canvas import DARK
-from cytomill.reports.partition_axes import column_means
 from cytomill.reports.partition_colours import MEMBRANE_COLOUR, shell_colours
 from cytomill.reports.partition_examples import (
     NUCLEUS,
@@ -140,7 +140,7 @@ def test_continuous_profile_is_relative_to_even_density():
 
 
 def test_mean_over_cells_leaves_out_cells_without_a_value(synthetic):
-    assert column_means(np.array([[1.0, np.nan], [3.0, np.nan]])).tolist()[0] == 2
+    assert mean_over_cells(np.array([[1.0, np.nan], [3.0, np.nan]])).tolist()[0] == 2
     picture = partition_figures.rdf_over_cells(synthetic.partition(examples=[]).rdf, "granules")
     # The last shell has g in cell 2 alone: 0.5 + 1 + 0.06.
     assert picture.alt.endswith("1.56") and "2 cells" in picture.alt

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cytomill.campaign.datasets import Dataset
-from cytomill.campaign.pipeline import REPORT, PageFacts, Pipeline, Place, dataset_folder, voxel_size_of
+from cytomill.campaign.pipeline import PageFacts, Pipeline, Place, dataset_folder, voxel_size_of
 from cytomill.campaign.settings import RunSettings
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.runtime.needs import StageNeeds
@@ -18,7 +17,6 @@ from cytomill.storage.volumes import Volume
 
 # Every start of the program passes here: what is heavy is imported where it is used.
 
-PROVENANCE = "provenance.json"
 MODEL = "model"
 
 
@@ -36,7 +34,8 @@ class NanoparticlePipeline(Pipeline):
         self, dataset: Dataset, output: Path, run: RunSettings, place: Place, others: Mapping[str, Any]
     ) -> Any:
         from cytomill.nanoparticles.stages import check_input
-        from cytomill.nanoparticles.state import STORE, DatasetState
+        from cytomill.nanoparticles.state import DatasetState
+        from cytomill.runtime.dataset import STORE
         from cytomill.runtime.layout import Layout
         from cytomill.storage.volumes import open_volume
 
@@ -75,40 +74,21 @@ class NanoparticlePipeline(Pipeline):
 
     def write_page(self, state: Any, facts: PageFacts) -> tuple[Any, str]:
         from cytomill.campaign.nanoparticle_results import nanoparticle_report
+        from cytomill.campaign.pages import common_fields, write_dataset_page
         from cytomill.nanoparticles.model_files import FittedModel, save_model
         from cytomill.reports.campaign import DatasetRow
         from cytomill.reports.html import render_dataset
-        from cytomill.storage.durable import make_directories, write_atomic
 
-        fields = {
-            "set_aside": facts.set_aside,
-            "timings": facts.timings,
-            "provenance": {
-                "input": {"path": state.input, "identity": state.input_identity},
-                "config": state.options(*vars(state.config)),
-                **facts.provenance,
-            },
-            "campaign": facts.campaign,
-            "campaign_link": facts.campaign_link,
-        }
-        incomplete = ""
-        try:
-            report = nanoparticle_report(state, **fields)
-        except (OSError, ValueError) as error:
-            # A damaged volume or table must not cost the other datasets their pages.
-            incomplete = f"dataset {state.dataset}: its page is incomplete: {error}"
-            report = nanoparticle_report(state, with_volumes=False, **fields)
-            report.notes = (incomplete, *report.notes)
-        if facts.refusal:
-            report.notes = (f"Set aside: {facts.refusal}", *report.notes)
-        make_directories(state.folder)
-        text = json.dumps(report.provenance, indent=1, default=str)
-        write_atomic(state.folder / PROVENANCE, text.encode())
+        fields = common_fields(state, facts)
+        report, what, incomplete = write_dataset_page(
+            state,
+            facts,
+            lambda with_volumes: nanoparticle_report(state, with_volumes=with_volumes, **fields),
+            render_dataset,
+        )
         if "mixture" in state.results:
             model = FittedModel(state.mixture, state.binning, state.source.dtype.name)
             save_model(state.folder / MODEL, model, state.config)
-        write_atomic(state.folder / REPORT, render_dataset(report).encode())
-        what = "set aside" if facts.refusal else "incomplete" if incomplete else "finished"
         return DatasetRow.of(report, facts.link, what), incomplete
 
     def row_without_page(self, dataset: str, reason: str) -> Any:

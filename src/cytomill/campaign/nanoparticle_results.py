@@ -166,7 +166,7 @@ def calibrate(state: DatasetState, truth_name: str) -> Calibration:
     VolumeError
         If the truth is missing or damaged, or has another shape.
     """
-    posterior = state.store.open(f"{POSTERIOR}/{state.spacing}")
+    posterior = state.volume(POSTERIOR)
     usable = state.mixture.usable.astype(bool)
     tally = TruthTally(posterior.dtype)
     with open_volume(f"{state.source.path}::/{truth_name}") as truth:
@@ -184,7 +184,7 @@ def example(state: DatasetState, z: int) -> ExampleSlice:
     _, height, width = state.shape
     rows, columns = _centre(height), _centre(width)
     region = ((z, z + 1), rows, columns)
-    posterior = state.store.open(f"{POSTERIOR}/{state.spacing}").read(region)[0]
+    posterior = state.volume(POSTERIOR).read(region)[0]
     masks = state.store.open(f"{MASKS}/{state.label_spacing}")
     factors = state.config.downsample
     coarse = tuple(

@@ -142,9 +142,12 @@ def _particles(name: str, dataset: str, state: Any, others: Mapping[str, Any]) -
 
     import numpy as np
 
-    from cytomill.nanoparticles.state import MASKS, STORE, DatasetState
+    from cytomill.nanoparticles.label_stages import PARTICLES, TABLES
+    from cytomill.nanoparticles.state import MASKS, DatasetState
+    from cytomill.partitioning.organelle_stages import LABELS_OF_PARTICLES
     from cytomill.partitioning.state import Organelle
     from cytomill.runtime.arrays import digest_of
+    from cytomill.runtime.dataset import STORE
 
     other = others.get(dataset)
     if not isinstance(other, DatasetState):
@@ -166,8 +169,8 @@ def _particles(name: str, dataset: str, state: Any, others: Mapping[str, Any]) -
         identity={"dataset": dataset, "made by": made_by},
         factors=factors,
         dataset=dataset,
-        ready=lambda: "masks" in other.results,
-        table=other.folder / "tables" / "particles",
+        ready=lambda: LABELS_OF_PARTICLES in other.results,
+        table=other.folder / TABLES / PARTICLES,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cytomill.campaign.pipeline import REPORT, PageFacts
+from cytomill.campaign.pages import common_fields, write_dataset_page
+from cytomill.campaign.pipeline import PageFacts
 from cytomill.kernels.blocks import Region, region_shape, scale
-from cytomill.kernels.tally import CENSORED, CYTOPLASM, NUCLEUS
+from cytomill.kernels.cell_codes import CENSORED, CYTOPLASM, NUCLEUS
 from cytomill.partitioning.conditions import rdf_by_condition
 from cytomill.partitioning.organelle_stages import open_organelle
 from cytomill.partitioning.roster import RosterCell
@@ -25,10 +25,9 @@ from cytomill.reports.partition_examples import (
 )
 from cytomill.reports.partition_page import render_partition
 from cytomill.reports.partitioning import PartitionReport, PartitionRow, RefusedCell
-from cytomill.storage.durable import make_directories, write_atomic
+from cytomill.storage.durable import make_directories
 from cytomill.storage.tables import read_table, write_table
 
-PROVENANCE = "provenance.json"
 #: Cells that a page draws; the others are in its tables.
 EXAMPLES = 12
 #: Voxels of a cell's box up to which its planes are cut from the box in memory.
@@ -39,21 +38,9 @@ BY_CONDITION = "rdf_by_condition"
 
 def write_page(state: PartitionState, facts: PageFacts) -> tuple[PartitionRow, str]:
     """Write a dataset's page and its provenance; see :meth:`Pipeline.write_page`."""
-    incomplete = ""
-    try:
-        report = partition_report(state, facts)
-    except (OSError, ValueError) as error:
-        # A damaged volume or table must not cost the other datasets their pages.
-        incomplete = f"dataset {state.dataset}: its page is incomplete: {error}"
-        report = partition_report(state, facts, with_volumes=False)
-        report.notes = (incomplete, *report.notes)
-    if facts.refusal:
-        report.notes = (f"Set aside: {facts.refusal}", *report.notes)
-    make_directories(state.folder)
-    text = json.dumps(report.provenance, indent=1, default=str)
-    write_atomic(state.folder / PROVENANCE, text.encode())
-    write_atomic(state.folder / REPORT, render_partition(report).encode())
-    what = "set aside" if facts.refusal else "incomplete" if incomplete else "finished"
+    report, what, incomplete = write_dataset_page(
+        state, facts, lambda with_volumes: partition_report(state, facts, with_volumes), render_partition
+    )
     return PartitionRow.of(report, facts.link, what), incomplete
 
 
@@ -80,15 +67,7 @@ def partition_report(state: PartitionState, facts: PageFacts, with_volumes: bool
         condition=config.condition,
         replicate=config.replicate,
         notes=tuple(state.notes),
-        provenance={
-            "input": {"path": state.input, "identity": state.input_identity},
-            "config": state.options(*vars(config)),
-            **facts.provenance,
-        },
-        set_aside=facts.set_aside,
-        timings=facts.timings,
-        campaign=facts.campaign,
-        campaign_link=facts.campaign_link,
+        **common_fields(state, facts),
     )
     if "survey" in state.results:
         survey = state.results["survey"]

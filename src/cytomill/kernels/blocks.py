@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from math import lcm
 
 #: One half-open range an axis.
 Region = tuple[tuple[int, int], ...]
@@ -16,11 +15,6 @@ Region = tuple[tuple[int, int], ...]
 def round_up(value: int, multiple: int) -> int:
     """Return the smallest multiple of `multiple` that is not below `value`."""
     return -(-value // multiple) * multiple
-
-
-def common_multiple(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """Return, axis by axis, the least common multiple of several shapes."""
-    return tuple(lcm(*sizes) for sizes in zip(*shapes, strict=True))
 
 
 def align(block: Sequence[int], multiple: Sequence[int], shape: Sequence[int]) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -55,6 +56,29 @@ class KeyedRows:
         self.rows = np.concatenate([self.rows, np.zeros_like(self.rows)])
         self.table = np.full(2 * self.table.size, -1, np.int32)
         _rehash(self.table, self.keys[: self.count[0]])
+
+    def collect(self, kernel: Callable[..., tuple[int, int]], *arguments: Any) -> int:
+        """Run a kernel over all runs, making room as often as it asks for it.
+
+        Parameters
+        ----------
+        kernel : callable
+            Of the first run, `arguments`, and the arrays `table`, `keys`, `count` and `rows`; returns the
+            run to go on with (:data:`DONE` at the end), and the index of a voxel that it refuses, or −1.
+        *arguments
+            Passed on.
+
+        Returns
+        -------
+        int
+            The voxel refused, or −1.
+        """
+        run, refused = 0, -1
+        while run != DONE:
+            run, refused = kernel(run, *arguments, self.table, self.keys, self.count, self.rows)
+            if run != DONE:
+                self.grow()
+        return refused
 
     def filled(self, keys: int) -> np.ndarray:
         """Return the rows in use, sorted by their first `keys` columns."""

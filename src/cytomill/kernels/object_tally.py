@@ -11,19 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from cytomill.kernels.cell_codes import CENSORED, CYTOPLASM, NUCLEUS, SATURATED, check_shell_count
 from cytomill.kernels.components import scan_runs
 from cytomill.kernels.keyed_rows import DONE, KeyedRows, enter
-from cytomill.kernels.tally import (
-    CENSORED,
-    CYTOPLASM,
-    NUCLEUS,
-    SATURATED,
-    block_fields,
-    check_labels,
-    check_shells,
-    flat_field,
-    refuse_voxel,
-)
+from cytomill.kernels.tally import block_fields, check_labels, flat_field, refuse_voxel
 
 #: First columns of a row of an object in a cell; then follow its cytoplasm voxels in each of n shells.
 #: Sums of coordinates are in the volume; those of distances run over all its voxels with a compartment
@@ -118,7 +109,7 @@ def tally_objects(
     ValueError
         For shapes, dtypes or shells that do not match, or negative labels.
     """
-    check_shells(n_shells)
+    check_shell_count(n_shells)
     check_labels(labels, "labels of objects")
     shape = labels.shape
     cells = flat_field(territory, shape, None, "territory")
@@ -129,16 +120,11 @@ def tally_objects(
     value = value.astype(np.int64)
     where = np.asarray(origin, np.int64)
     found = KeyedRows(_FIXED + n_shells, room=256)
-    run = 0
-    while run != DONE:
-        run, bad = _tally_objects(
-            run, row, start, stop, value, shape[1], shape[2], where, cells, *fields, n_shells,
-            found.table, found.keys, found.count, found.rows,
-        )  # fmt: skip
-        if bad >= 0:
-            refuse_voxel(bad, territory, compartment, n_shells)
-        if run != DONE:
-            found.grow()
+    bad = found.collect(
+        _tally_objects, row, start, stop, value, shape[1], shape[2], where, cells, *fields, n_shells
+    )
+    if bad >= 0:
+        refuse_voxel(bad, territory, compartment, n_shells)
     return found.filled(keys=2)
 
 

@@ -3,15 +3,7 @@
 A block's voxels are visited once, whatever the number of cells and shells: each adds to the row of its
 cell, and :func:`cytomill.kernels.keyed_rows.merge_rows` adds up the rows of blocks.
 
-A voxel's ``compartment`` says how it is counted:
-
-==========  =================================================================
-0           outside: farther from every cell than the margin
-1           margin: outside, but near the cell whose id ``territory`` holds
-2           cytoplasm
-3           cytoplasm, censored: nearer to a face of the volume than to the membrane
-4           nucleus
-==========  =================================================================
+A voxel's ``compartment`` says how it is counted: see :mod:`cytomill.kernels.cell_codes`.
 """
 
 from __future__ import annotations
@@ -19,19 +11,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from cytomill.kernels.cell_codes import (
+    CENSORED,
+    CYTOPLASM,
+    NUCLEUS,
+    POSITION_ONE,
+    SATURATED,
+    check_shell_count,
+)
 from cytomill.kernels.components import scan_runs
 from cytomill.kernels.keyed_rows import DONE, KeyedRows, enter
-
-OUTSIDE, MARGIN, CYTOPLASM, CENSORED, NUCLEUS = range(5)
 
 #: Bins of the histogram of the radial position t over [0, 1].
 PROFILE_BINS = 200
 #: Bins of the distance to the nearest membrane; the last is open.
 ROOM_BINS = 128
-#: Radial positions are stored as round(65535 t).
-POSITION_ONE = 65535
-#: A distance that is not known, or too large for its unit.
-SATURATED = 65535
 
 #: First columns of a row of a cell, voxels by compartment; then follow those of the cytoplasm in each of n
 #: shells, the censored ones in each, and the histogram of t over both.  An organelle's rows have the same
@@ -158,12 +152,6 @@ def flat_field(array: np.ndarray | None, shape: tuple[int, ...], dtype: type | N
     return np.ascontiguousarray(array).reshape(-1)
 
 
-def check_shells(n_shells: int) -> None:
-    """Refuse a number of shells that uint8 ids do not hold."""
-    if not 1 <= n_shells <= 250:
-        raise ValueError(f"the number of shells must lie between 1 and 250, got {n_shells}")
-
-
 def check_labels(array: np.ndarray, name: str) -> None:
     """Refuse what is not a three-dimensional mask or label volume."""
     if array.ndim != 3:
@@ -208,7 +196,7 @@ def tally_cells(
     territory : (Z, Y, X) integer ndarray
         Cell id, a margin outside the membrane included; 0 elsewhere.
     compartment : (Z, Y, X) uint8 ndarray
-        See the module's table.
+        See :mod:`cytomill.kernels.cell_codes`.
     shell : (Z, Y, X) uint8 ndarray
         1 … n in the cytoplasm.
     n_shells : int
@@ -233,7 +221,7 @@ def tally_cells(
     ValueError
         For shapes, dtypes or shells that do not match.
     """
-    check_shells(n_shells)
+    check_shell_count(n_shells)
     check_labels(territory, "territory")
     if room_width < 1:
         raise ValueError(f"room_width must be at least one quantum, got {room_width}")
@@ -298,23 +286,16 @@ def tally_organelle(
     ValueError
         For shapes, dtypes or shells that do not match.
     """
-    check_shells(n_shells)
+    check_shell_count(n_shells)
     check_labels(organelle, "the organelle")
     shape = organelle.shape
     cells = flat_field(territory, shape, None, "territory")
     fields = block_fields(shape, compartment, shell, position, None, None)[:3]
     row, start, stop, _ = scan_runs(organelle)
     found = KeyedRows(_FIXED + 2 * n_shells + PROFILE_BINS, room=16)
-    run = 0
-    while run != DONE:
-        run, bad = _tally_organelle(
-            run, row, start, stop, shape[2], cells, *fields, n_shells,
-            found.table, found.keys, found.count, found.rows,
-        )  # fmt: skip
-        if bad >= 0:
-            refuse_voxel(bad, territory, compartment, n_shells)
-        if run != DONE:
-            found.grow()
+    bad = found.collect(_tally_organelle, row, start, stop, shape[2], cells, *fields, n_shells)
+    if bad >= 0:
+        refuse_voxel(bad, territory, compartment, n_shells)
     return found.filled(keys=1)
 
 

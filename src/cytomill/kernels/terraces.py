@@ -1,8 +1,8 @@
 """Height of a surface over a terrace: the steps of a sampled surface that runs along the samples.
 
 Where a mask changes between two rows (or slices) all along a stretch, the surface lies between them; only at
-the ends of the stretch, where it passes through one of the rows, its height is known. Between a contour of the
-one and a contour of the other the height is interpolated by the distances to both.
+the ends of the stretch, where it passes through one of the rows, its height is known. Between a contour of
+the one and a contour of the other the height is interpolated by the distances to both.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab
 from cytomill.nanoparticles.state import (
     IMAGES,
     POSTERIOR,
-    SLAB_BYTES,
     DatasetState,
     histograms_to_arrays,
     mixture_to_arrays,
@@ -63,13 +62,8 @@ class SlabStage(NanoparticleStage):
     def depth(self) -> int:
         """Slices of a unit."""
         depth, height, width = self.state.shape
-        wanted = self.state.layout.slices_per_unit
-        if not wanted:
-            slice_bytes = height * width * self.state.image.dtype.itemsize
-            least_units = max(16, 4 * self.state.layout.ranks)
-            wanted = max(1, min(SLAB_BYTES // max(slice_bytes, 1), -(-depth // least_units)))
-        multiple = self.slab_multiple()
-        return max(wanted // multiple, 1) * multiple
+        slice_bytes = height * width * self.state.image.dtype.itemsize
+        return self.state.layout.slab_depth(depth, slice_bytes, self.slab_multiple())
 
     def units(self) -> list[Unit]:
         depth, height, width = self.state.shape
@@ -123,7 +117,7 @@ class ConvertStage(NanoparticleStage):
             self.create(f"{IMAGES}/{self.state.spacing}", self.state.shape, self.state.source.dtype, [])
 
     def process(self, unit: Unit) -> UnitOutput:
-        target = self.state.store.open(f"{IMAGES}/{self.state.spacing}")
+        target = self.state.volume(IMAGES)
         for z, slab in self.state.source.slabs(target.shards[0]):
             target.write(((z, z + len(slab)),), slab)
             del slab  # before the next is read

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cytomill.kernels.blocks import Region, align, common_multiple, grid, grow, region_shape, scale
+from cytomill.kernels.blocks import Region, align, grid, grow, region_shape, scale
 from cytomill.kernels.closing import Ball, ball
 from cytomill.kernels.components import Runs
-from cytomill.nanoparticles.intensity_stages import NanoparticleStage
 from cytomill.kernels.labelling import (
     LabelMap,
     label_unit,
@@ -25,6 +24,7 @@ from cytomill.kernels.labelling import (
     paint_unit,
     unit_bytes,
 )
+from cytomill.nanoparticles.intensity_stages import NanoparticleStage
 from cytomill.nanoparticles.measurements import (
     COLUMN_METADATA,
     measure_unit,
@@ -37,11 +37,11 @@ from cytomill.nanoparticles.state import (
     ENCODED_POSTERIOR,
     MASKS,
     POSTERIOR,
-    PROVISIONAL,
     DatasetState,
 )
 from cytomill.runtime.arrays import digest_of, from_npz, to_npz
-from cytomill.runtime.stage import Arrays, Unit, UnitOutput
+from cytomill.runtime.dataset import PROVISIONAL
+from cytomill.runtime.stage import Arrays, Unit, UnitOutput, check_blocks, largest_block
 from cytomill.storage.checked import read_checked, write_checked
 from cytomill.storage.stores import StoredArray, reading_buffer_bytes, writing_buffer_bytes
 from cytomill.storage.tables import write_table
@@ -84,12 +84,6 @@ def read_runs(path: Path) -> Runs:
         If the file is missing or damaged.
     """
     return Runs(**from_npz(read_checked(path)))
-
-
-def largest_block(units: Sequence[Unit], otherwise: tuple[int, ...]) -> tuple[int, ...]:
-    """Extent along each axis of a block that holds any unit of the table; `otherwise` where it is empty."""
-    shapes = [region_shape(unit.region) for unit in units]
-    return tuple(map(max, zip(*shapes, strict=True))) if shapes else otherwise
 
 
 class ComponentStage(NanoparticleStage):
@@ -136,18 +130,10 @@ class ComponentStage(NanoparticleStage):
         return align(wanted, shards, shape)
 
     def units(self) -> list[Unit]:
-        regions = grid(self.state.label_shape, self.block())
-        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(regions)]
+        return Unit.boxes(grid(self.state.label_shape, self.block()))
 
     def check_unit_table(self, units: Sequence[Unit]) -> None:
-        whole = common_multiple(self.shards())
-        for unit in units:
-            for (start, stop), shard, length in zip(unit.region, whole, self.state.label_shape):
-                if start % shard or (stop % shard and stop != length):
-                    raise ValueError(
-                        f"{self.name}: unit {unit.index} covers {unit.region}, but shards are {whole} "
-                        "voxels: two ranks would write one shard; make the block a multiple of it"
-                    )
+        check_blocks(self.name, units, self.shards(), self.state.label_shape)
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         block, dtype = largest_block(units, self.block()), self.state.config.posterior_dtype

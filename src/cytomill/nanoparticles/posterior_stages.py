@@ -13,8 +13,7 @@ from cytomill.nanoparticles.downsample import downsample_slab, source_slices
 from cytomill.nanoparticles.intensity_stages import NanoparticleStage, SlabStage
 from cytomill.nanoparticles.slabs import slab_posterior
 from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR
-from cytomill.runtime.arrays import digest
-from cytomill.runtime.arrays import digest_of
+from cytomill.runtime.arrays import digest, digest_of
 from cytomill.runtime.stage import Unit, UnitOutput
 from cytomill.storage.stores import writing_buffer_bytes
 
@@ -150,7 +149,7 @@ class DownsampleStage(NanoparticleStage):
 
     def process(self, unit: Unit) -> UnitOutput:
         state, config = self.state, self.state.config
-        source = state.store.open(f"{POSTERIOR}/{state.spacing}")
+        source = state.volume(POSTERIOR)
         target = state.store.open(self.volume)
         z0, z1 = unit.region[0]
         factor_z, sigma_z = config.downsample[0], config.downsample_sigma[0]

@@ -17,6 +17,7 @@ import numpy as np
 from cytomill.kernels.binning import Binning, choose_binning
 from cytomill.kernels.blocks import grid, grow, region_shape
 from cytomill.kernels.closing import ball
+from cytomill.kernels.labelling import label_unit, merge_blocks, paint_unit
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.downsample import (
     downsample_slab,
@@ -26,7 +27,6 @@ from cytomill.nanoparticles.downsample import (
 )
 from cytomill.nanoparticles.estimators import make_estimator
 from cytomill.nanoparticles.fitting import analyse_histograms, apply_mixture, fit_stack
-from cytomill.kernels.labelling import label_unit, merge_blocks, paint_unit
 from cytomill.nanoparticles.layout import open_array, output_layout, slab_depth
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Mixture, SlicePosterior

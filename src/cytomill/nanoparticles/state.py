@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cytomill.kernels.binning import Binning
-from cytomill.kernels.devices import Device
 from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.estimators import make_estimator
 from cytomill.nanoparticles.fitting import StackHistograms
@@ -18,18 +16,10 @@ from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
 from cytomill.runtime.arrays import text_array
-from cytomill.runtime.layout import Layout
+from cytomill.runtime.dataset import OpenDataset
 from cytomill.runtime.stage import Arrays
-from cytomill.storage.stores import (
-    StoredArray,
-    VolumeStore,
-    open_store,
-    spacing_name,
-)
-from cytomill.storage.volumes import Volume, open_volume
-
-STORE = "store.zarr"
-PROVISIONAL = "provisional"
+from cytomill.storage.stores import StoredArray, spacing_name
+from cytomill.storage.volumes import Volume
 
 IMAGES = "images"
 POSTERIOR = "labels/nps/posterior"
@@ -39,55 +29,18 @@ MASKS = "labels/nps/masks"
 ENCODED_POSTERIOR = {"float16": 0.5, "uint8": 1.0}
 ENCODED_LABELS = 0.125
 
-#: Bytes of image that a unit of the slice-wise stages covers, where the plan may choose.
-SLAB_BYTES = 128 * 2**20
-
 
 @dataclass
-class DatasetState:
-    """One dataset of the nanoparticle pipeline, as one process sees it.
+class DatasetState(OpenDataset):
+    """One dataset of the nanoparticle pipeline.
 
     Parameters
     ----------
-    dataset : str
-        Name in the campaign.
-    folder : Path
-        Where its store and tables are written.
-    input : str
-        What `open_volume` reads.
-    voxel_size_nm : tuple of float
-        (Z, Y, X).
     config : NanoparticleSegConfig
         Parameters.
-    layout : Layout
-        Units.
-    device : Device
-        Where this rank's kernels run.
-    results : dict of str to dict of ndarray
-        Reduced results of the stages so far, by stage.
-    notes : tuple of str
-        What was decided at opening, as sentences for the user.
     """
 
-    dataset: str
-    folder: Path
-    input: str
-    voxel_size_nm: tuple[float, float, float]
     config: NanoparticleSegConfig
-    layout: Layout = field(default_factory=Layout)
-    device: Device = field(default_factory=Device)
-    results: dict[str, Arrays] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @cached_property
-    def source(self) -> Volume:
-        """The input as it lies on disk."""
-        return open_volume(self.input)
-
-    @cached_property
-    def input_identity(self) -> dict[str, Any]:
-        """What tells a changed input: sizes, times, a checksum of the header; looked at once a process."""
-        return self.source.identity()
 
     @property
     def image(self) -> Volume | StoredArray:
@@ -96,27 +49,12 @@ class DatasetState:
 
     @cached_property
     def _converted(self) -> StoredArray:
-        return self.store.open(f"{IMAGES}/{self.spacing}")
-
-    @cached_property
-    def store(self) -> VolumeStore:
-        """The dataset's own store."""
-        return open_store(self.folder / STORE)
+        return self.volume(IMAGES)
 
     @cached_property
     def estimator(self) -> Estimator:
         """The estimator that the configuration names."""
         return make_estimator(self.config)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels of the image (Z, Y, X)."""
-        return self.source.shape
-
-    @property
-    def spacing(self) -> str:
-        """Name of the image's spacing, for example ``50-10-10``."""
-        return spacing_name(self.voxel_size_nm)
 
     @property
     def label_voxel_size_nm(self) -> tuple[float, ...]:
@@ -146,11 +84,6 @@ class DatasetState:
     def layout_of(self, shape: tuple[int, ...], dtype: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Chunks and shards of a volume that the dataset writes."""
         return output_layout(self.config, shape, dtype)
-
-    def options(self, *names: str) -> dict[str, Any]:
-        """Options of the configuration, by name."""
-        values = asdict(self.config)
-        return {name: values[name] for name in names}
 
     @property
     def histograms(self) -> StackHistograms:

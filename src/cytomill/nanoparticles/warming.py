@@ -7,8 +7,8 @@ import numpy as np
 from cytomill.kernels.background import background_histogram
 from cytomill.kernels.binning import Binning, slice_range, to_bins
 from cytomill.kernels.histogram import histogram_256
-from cytomill.kernels.lookup import apply_table
 from cytomill.kernels.labelling import label_volume
+from cytomill.kernels.lookup import apply_table
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements
 from cytomill.nanoparticles.weights import solve_pi
 

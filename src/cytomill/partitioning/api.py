@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cytomill.kernels.cell_codes import check_shell_count
 from cytomill.partitioning import pairs_compat
 from cytomill.partitioning.coordinates import PartitionCoordinates, sample_coordinates
 from cytomill.partitioning.masks import CellMask
 from cytomill.partitioning.membrane_pairs import MembranePairs
 from cytomill.partitioning.membranes import as_volume_points, crop_of, paint_edge, place_shells
 from cytomill.partitioning.pairing import checked_voxel_size, find_pairs, nucleus_center
-from cytomill.partitioning.pairs import check_shell_count, partition_by_pairs
+from cytomill.partitioning.pairs import partition_by_pairs
 from cytomill.partitioning.xvg import save_partition_coords
 
 

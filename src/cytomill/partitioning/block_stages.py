@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from cytomill import __version__
-from cytomill.kernels.blocks import Region, align, common_multiple, grid, region_shape
+from cytomill.kernels.blocks import Region, align, grid
+from cytomill.kernels.cell_codes import POSITION_ONE
 from cytomill.kernels.keyed_rows import merge_rows
 from cytomill.kernels.tally import tally_cells
 from cytomill.partitioning.cell import CellFields
@@ -30,7 +31,7 @@ from cytomill.partitioning.state import (
 )
 from cytomill.partitioning.survey_stage import PartitionStage
 from cytomill.runtime.arrays import digest_of
-from cytomill.runtime.stage import Arrays, Unit, UnitOutput
+from cytomill.runtime.stage import Arrays, Unit, UnitOutput, check_blocks, largest_block
 from cytomill.storage.stores import reading_buffer_bytes, writing_buffer_bytes
 
 #: Voxels of a block, where the plan may choose.
@@ -77,23 +78,14 @@ class BlockStage(PartitionStage):
     """A stage whose units are blocks of the dataset's volumes."""
 
     def units(self) -> list[Unit]:
-        regions = grid(self.state.shape, block_of(self.state))
-        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(regions)]
+        return Unit.boxes(grid(self.state.shape, block_of(self.state)))
 
     def check_unit_table(self, units: Sequence[Unit]) -> None:
-        whole = common_multiple(self.state.blocks_shape)
-        for unit in units:
-            for (start, stop), shard, length in zip(unit.region, whole, self.state.shape):
-                if start % shard or (stop % shard and stop != length):
-                    raise ValueError(
-                        f"{self.name}: unit {unit.index} covers {unit.region}, but shards are {whole} "
-                        "voxels: two ranks would write one shard; make the block a multiple of it"
-                    )
+        check_blocks(self.name, units, self.state.blocks_shape, self.state.shape)
 
     def largest(self, units: Sequence[Unit]) -> tuple[int, ...]:
         """Extent along each axis of a block that holds any unit of the table."""
-        shapes = [region_shape(unit.region) for unit in units]
-        return tuple(map(max, zip(*shapes, strict=True))) if shapes else block_of(self.state)
+        return largest_block(units, block_of(self.state))
 
     def reading_bytes(self, block: Sequence[int]) -> int:
         """Peak bytes of :func:`read_block`."""
@@ -131,7 +123,7 @@ class ShellStage(BlockStage):
             for group, dtype in VOLUMES.items():
                 attributes: dict[str, Any] = {"processing": [processing]}
                 if group == POSITION:
-                    attributes["scale"] = 1 / 65535
+                    attributes["scale"] = 1 / POSITION_ONE
                 if group in (DISTANCE_NE, DISTANCE_PM):
                     attributes["quantum_nm"] = state.quantum_nm
                 name = f"{group}/{state.spacing}"

@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 
+from cytomill.kernels.cell_codes import CENSORED, CYTOPLASM, MARGIN, NUCLEUS, OUTSIDE, SATURATED
 from cytomill.kernels.distance import surface_distance
-from cytomill.kernels.tally import CENSORED, CYTOPLASM, MARGIN, NUCLEUS, OUTSIDE, SATURATED
 from cytomill.partitioning.config import PartitioningConfig
 from cytomill.partitioning.distances import censored, edt_position, quantize_position, shells_of
 from cytomill.partitioning.shells import pair_shells, position_with_notes
@@ -29,7 +29,7 @@ class CellFields:
     position : (Z, Y, X) uint16 ndarray
         round(65535 t) in the cytoplasm, 0 elsewhere.
     compartment : (Z, Y, X) uint8 ndarray
-        As in :mod:`cytomill.kernels.tally`.
+        See :mod:`cytomill.kernels.cell_codes`.
     distance_ne, distance_pm : (Z, Y, X) uint16 ndarray
         Distance to the nuclear and plasma membrane in quanta, 65535 beyond what these can say.
     """

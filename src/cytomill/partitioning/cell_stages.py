@@ -11,16 +11,20 @@ import numpy as np
 
 from cytomill.kernels.blocks import Region, region_shape
 from cytomill.partitioning.cell import cell_bytes, partition_cell
+from cytomill.partitioning.config import PartitioningConfig
 from cytomill.partitioning.masks import as_masks
 from cytomill.partitioning.pieces import Piece, pieces_of, write_region
 from cytomill.partitioning.roster import RosterCell
-from cytomill.partitioning.state import PROVISIONAL, PartitionState
+from cytomill.partitioning.state import PartitionState
 from cytomill.partitioning.survey_stage import PartitionStage, SurveyStage
 from cytomill.runtime.arrays import digest_of, text_array
+from cytomill.runtime.dataset import PROVISIONAL
 from cytomill.runtime.stage import Arrays, DatasetRefused, Unit, UnitOutput
 
-#: The method of the package for the radial position that can be computed by slabs.
-SLICED = ("normalized", "edt")
+
+def works_by_slabs(config: PartitioningConfig) -> bool:
+    """Whether cells can be computed slab by slab: only distances can."""
+    return (config.method, config.field) == ("normalized", "edt")
 
 
 def cell_unit(index: int, cell: RosterCell, region: Region) -> Unit:
@@ -76,7 +80,7 @@ class CellStage(PartitionStage):
     def taken_whole(self, cell: RosterCell) -> bool:
         """Whether a cell is partitioned by one unit; other methods than EDT know no other way."""
         config = self.state.config
-        return cell.voxels <= config.largest_crop or (config.method, config.field) != SLICED
+        return cell.voxels <= config.largest_crop or not works_by_slabs(config)
 
     def units(self) -> list[Unit]:
         whole = [cell for cell in self.state.cells if self.taken_whole(cell)]

@@ -5,12 +5,12 @@ import math
 from dataclasses import dataclass, fields
 from dataclasses import field as option
 
+from cytomill.kernels.cell_codes import MOST_SHELLS
+
 METHODS = ("normalized", "pairs", "pairs_edt")
 FIELDS = ("edt", "laplace", "ray")
 CELLS = ("auto", "one", "many")
 OBJECTS = ("auto", "labels", "components")
-#: Shell ids are bytes, and the largest few are kept free.
-MOST_SHELLS = 250
 
 
 @dataclass

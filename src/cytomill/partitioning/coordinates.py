@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -177,18 +177,19 @@ def sample_coordinates(partition: np.ndarray, density: float, seed: int = 0) -> 
     return PartitionCoordinates(coords)
 
 
-def partition_rows(partition: np.ndarray, first_z: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def partition_rows(
+    partition: np.ndarray, origin: Sequence[int] = (0, 0, 0)
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield coordinates (N, 3) int64 (Z, Y, X) and ids (N,) of all voxels of shells, in raster order.
 
     Parameters
     ----------
     partition : (Z, Y, X) integer ndarray
-        A volume, or a slab of one.
-    first_z : int
-        Slice of the volume at which the slab begins.
+        A volume, or a box of one.
+    origin : sequence of int
+        The box's first voxel in the volume (Z, Y, X).
     """
     for first, ids in _steps(partition):
         found = np.flatnonzero(ids)
         coords = np.stack(np.unravel_index(found + first, partition.shape), axis=1)
-        coords[:, 0] += first_z
-        yield coords, ids[found]
+        yield coords + np.asarray(origin), ids[found]

@@ -10,8 +10,7 @@ import pandas as pd
 
 from cytomill.kernels.moments import block_sums, centroids, merge_sums
 from cytomill.partitioning.coordinates import STEP_VOXELS, check_partition
-
-NM3_PER_UM3 = 1e9
+from cytomill.partitioning.rdf import voxel_measure_um
 
 
 def compute_partition_features(
@@ -93,16 +92,13 @@ def _columns(
     zones = slice(1, None)
     columns: dict[str, np.ndarray] = {"zone_id": np.arange(1, len(voxels)), "zone_volume": voxels[zones]}
     if voxel_size_nm is not None:
-        size = np.asarray(voxel_size_nm, np.float64)
-        if plane:
-            columns["zone_area_um2"] = voxels[zones] * (size[1] * size[2] / 1e6)
-        else:
-            columns["zone_volume_um3"] = voxels[zones] * (math.prod(size) / NM3_PER_UM3)
+        measure, unit = voxel_measure_um(voxel_size_nm, plane)
+        columns[f"zone_{measure}"] = voxels[zones] * unit
     for axis, name in enumerate("zyx"):
         columns[f"zone_center_{name}"] = centres[zones, axis]
     if voxel_size_nm is not None:
         for axis, name in enumerate("zyx"):
-            columns[f"zone_center_{name}_nm"] = centres[zones, axis] * size[axis]
+            columns[f"zone_center_{name}_nm"] = centres[zones, axis] * float(voxel_size_nm[axis])
     for name, found in counts.items():
         columns[f"{name}_count"] = found[zones]
         with np.errstate(divide="ignore", invalid="ignore"):

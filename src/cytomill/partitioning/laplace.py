@@ -38,6 +38,8 @@ from cytomill.kernels.multigrid import (
     number_voxels,
 )
 from cytomill.kernels.streamlines import STREAMLINE_BYTES_A_VOXEL, WALL_STEPS, streamline_lengths
+from cytomill.partitioning.mask_values import check_crop
+from cytomill.partitioning.pairing import no_membrane
 
 # A membrane is at least this far from a voxel centre, in steps (0.05 voxel): conductances stay bounded.
 NEAREST_WALL = 6
@@ -178,21 +180,15 @@ def laplace_field(
         For masks of different shapes or of 2³¹ voxels and more, an empty nucleus, a missing membrane, or
         where the solver does not reach the tolerance.
     """
-    if nucleus.shape != cell.shape or cell.ndim != 3:
-        raise ValueError(
-            f"nucleus and cell must be (Z, Y, X) masks of one shape, found {nucleus.shape} and {cell.shape}"
-        )
+    check_crop(nucleus, cell)
     if cell.size >= 2**31:
         raise ValueError(
             f'field = "laplace" takes crops below {2**31} voxels, found {cell.size}: use field = "edt"'
         )
-    if not nucleus.any():
-        raise ValueError("the nucleus mask of this cell is empty: a radial position needs a nuclear envelope")
     nucleus, cell = np.ascontiguousarray(nucleus, bool), np.ascontiguousarray(cell, bool)
     spacing = np.asarray(voxel_size_nm, np.float64)
-    sealed = np.zeros((3, 2), bool) if cut_faces is None else np.array(cut_faces, bool)
+    sealed = no_membrane(cell.shape, cut_faces)
     if cell.shape[0] == 1:
-        sealed[0] = True
         # Nothing happens along Z: the in-plane size keeps the levels and the flatness in proportion.
         spacing = np.array([spacing[1:].min(), *spacing[1:]])
     cytoplasm = cell & ~nucleus

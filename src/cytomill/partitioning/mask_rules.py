@@ -55,9 +55,18 @@ class Rules:
         return fill_holes(runs, self.shape, "surrounded" if self.fill_cut_faces else "open")
 
 
-def face_names(faces: np.ndarray) -> str:
-    """Name the faces of the volume that are set in a (3, 2) array: ``"z0,y1"``."""
-    return ",".join(f"{'zyx'[axis]}{side}" for axis, side in np.argwhere(faces))
+def face_names(cut_faces: np.ndarray, shape: Sequence[int]) -> str:
+    """Name the faces of a volume that cut a cell: ``"z0,y1"``.
+
+    Parameters
+    ----------
+    cut_faces : (3, 2) bool ndarray
+        First and last plane of each axis.
+    shape : sequence of int
+        Of the volume; the two planes that bound an image are not what a cell is cut by.
+    """
+    cut = np.argwhere(cut_faces)
+    return ",".join(f"{'zyx'[axis]}{side}" for axis, side in cut if shape[axis] > 1)
 
 
 def plural(count: int, noun: str) -> str:

@@ -106,6 +106,17 @@ def as_masks(volume: np.ndarray, name: str = "the mask", first_slice: int = 0) -
     return volume.astype(volume.dtype.newbyteorder("="), copy=False)
 
 
+def check_crop(nucleus: np.ndarray, cell: np.ndarray) -> None:
+    """Refuse a crop whose masks are not two volumes of one shape, or that has no nucleus."""
+    if nucleus.shape != cell.shape or cell.ndim != 3:
+        raise ValueError(
+            f"nucleus and cell must be (Z, Y, X) masks of one shape, found {nucleus.shape} and {cell.shape}: "
+            "crop both alike, and give a 2-D image one slice"
+        )
+    if not nucleus.any():
+        raise ValueError("the nucleus mask of this cell is empty: a radial position needs a nuclear envelope")
+
+
 def check_shapes(nucleus: Sequence[int], cell: Sequence[int]) -> None:
     """Refuse a nucleus and a cell volume of different shapes."""
     if tuple(nucleus) != tuple(cell):

@@ -102,11 +102,6 @@ class CellMask:
         """Voxels of the cell without its nucleus."""
         return self.cell_voxels - self.nucleus_voxels
 
-    @property
-    def cut_faces_text(self) -> str:
-        """Faces of the volume that cut the cell, like ``"z0,y1"``; Z is left out for an image."""
-        return face_names(self.cut_faces & (np.array(self.shape) > 1)[:, None])
-
     def paint(self, region: Region) -> tuple[np.ndarray, np.ndarray]:
         """Paint a region of nucleus and cell: two bool arrays, background outside the volume."""
         return tuple(paint_mask(runs, region, self.shape[1]) for runs in (self.nucleus, self.cell))
@@ -166,7 +161,7 @@ def _clean(
     cut_faces = table.face_voxels[0] > 0
     cut = cut_fraction(cell, table.face_voxels[0], rules)
     if cut:
-        faces = face_names(cut_faces & (np.array(rules.shape) > 1)[:, None])
+        faces = face_names(cut_faces, rules.shape)
         notes.append(f"cut by the volume at {faces}: about {percent(cut)} of its surface is no membrane")
     box = tuple((int(low), int(high)) for low, high in table.box[0])
     return CellMask(

@@ -152,7 +152,7 @@ class MembranePairs:
             _require_volumes(pm_mask, ne_mask)
             return pairs_compat.extract_ne_pm_edges(pm_mask, ne_mask, smooth_sigma, smooth_close_iter)
         (cell,) = self._cells(pm_mask, ne_mask, "one")
-        found = membrane_points(cell, smooth_sigma, smooth_close_iter)
+        found = membrane_points(cell, smooth_sigma, smooth_close_iter, self.voxel_size_nm)
         return tuple(points[..., 1:] for points in found) if np.ndim(pm_mask) == 2 else found
 
     def _cells(self, pm_mask: np.ndarray, ne_mask: np.ndarray, cells: str) -> list[CellMask]:

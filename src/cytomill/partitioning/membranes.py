@@ -95,7 +95,7 @@ def clean_cells(
 
 
 def membrane_points(
-    cell: CellMask, smooth_sigma: float, smooth_close_iter: int
+    cell: CellMask, smooth_sigma: float, smooth_close_iter: int, voxel_size_nm: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centre of the nucleus, and points (N, 3) on the NE and on the PM, (Z, Y, X) in voxels of the volume.
 
@@ -117,7 +117,7 @@ def membrane_points(
                     f"nothing of the {name} is left after smoothing by {smooth_sigma} voxels: use a smaller "
                     "smooth_sigma (0: none)"
                 )
-        edges.append(surface_points(mask, cell.cut_faces) + corner)
+        edges.append(surface_points(mask, cell.cut_faces, voxel_size_nm) + corner)
     return center, edges[0], edges[1]
 
 

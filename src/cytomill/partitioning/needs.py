@@ -15,7 +15,7 @@ from cytomill.kernels.blocks import region_shape
 from cytomill.kernels.distance import layers_per_slice
 from cytomill.partitioning.block_stages import VOLUMES, ShellStage
 from cytomill.partitioning.cell import cell_bytes
-from cytomill.partitioning.cell_stages import CellStage
+from cytomill.partitioning.cell_stages import CellStage, works_by_slabs
 from cytomill.partitioning.organelle_stages import ObjectStage
 from cytomill.partitioning.slab_stages import SURFACES, ColumnStage, PlaneStage, bands_of
 from cytomill.partitioning.state import PartitionState
@@ -72,9 +72,7 @@ def _needs(state: PartitionState, stage: Stage) -> StageNeeds:
 
 
 def _by_slabs(state: PartitionState) -> bool:
-    config = state.config
-    sliced = (config.method, config.field) == ("normalized", "edt")
-    return sliced and prod(state.shape) > config.largest_crop
+    return works_by_slabs(state.config) and prod(state.shape) > state.config.largest_crop
 
 
 def _units(state: PartitionState, stage: Stage) -> Sequence[Unit]:

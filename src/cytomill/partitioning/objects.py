@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from cytomill.kernels.cell_codes import CENSORED, CYTOPLASM, POSITION_ONE, SATURATED
 from cytomill.kernels.keyed_rows import merge_rows
 from cytomill.kernels.object_tally import OBJECT_MINIMA, split_objects
-from cytomill.kernels.tally import CENSORED, CYTOPLASM, POSITION_ONE, SATURATED
 from cytomill.partitioning.rdf import frame, voxel_measure_um
 
 COMPARTMENTS = ("outside", "adsorbed", "cytoplasm", "nucleus")

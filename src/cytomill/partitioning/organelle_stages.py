@@ -23,9 +23,10 @@ from cytomill.partitioning.cell import CellFields
 from cytomill.partitioning.masks import as_masks
 from cytomill.partitioning.objects import centroid_voxels, merge_objects
 from cytomill.partitioning.pieces import read_piece, write_piece
-from cytomill.partitioning.state import PROVISIONAL, Organelle, PartitionState
-from cytomill.partitioning.survey_stage import SLAB_BYTES, PartitionStage
-from cytomill.runtime.arrays import digest_of
+from cytomill.partitioning.state import Organelle, PartitionState
+from cytomill.partitioning.survey_stage import PartitionStage, masks_or_refusal, refuse_dataset
+from cytomill.runtime.arrays import digest_of, text_array
+from cytomill.runtime.dataset import PROVISIONAL
 from cytomill.runtime.stage import Arrays, DatasetRefused, Unit, UnitOutput
 from cytomill.storage.volumes import Volume, open_volume
 
@@ -98,19 +99,12 @@ class ContentStage(OrganelleStage):
         units: list[Unit] = []
         for number, organelle in enumerate(self.state.organelles):
             depth, height, width = organelle.shape
-            step = self._depth(organelle)
+            # 4 bytes a voxel whatever the dtype: a result of another dataset has none to look at yet.
+            step = self.state.layout.slab_depth(depth, 4 * height * width)
             for z in range(0, depth, step):
                 region = ((z, min(z + step, depth)), (0, height), (0, width))
                 units.append(organelle_unit(len(units), number, region))
         return units
-
-    def _depth(self, organelle: Organelle) -> int:
-        depth, height, width = organelle.shape
-        wanted = self.state.layout.slices_per_unit
-        if not wanted:
-            least_units = max(16, 4 * self.state.layout.ranks)
-            wanted = max(1, min(SLAB_BYTES // max(height * width * 4, 1), -(-depth // least_units)))
-        return wanted
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         def bytes_of(unit: Unit) -> int:
@@ -128,13 +122,15 @@ class ContentStage(OrganelleStage):
         with open_organelle(self.state, organelle) as volume:
             slab = volume.read(region)
         checksums = [crc32c_of(image) for image in slab]
-        for z, image in enumerate(as_masks(slab, organelle.path, region[0][0]), region[0][0]):
+        labels, refusal = masks_or_refusal(slab, organelle.path, region[0][0])
+        for z, image in enumerate(labels, region[0][0]):
             inside = image[image != 0]
             least, most = (int(inside.min()), int(inside.max())) if inside.size else (0, 0)
             rows.append((number, z, inside.size, least, most, checksums[z - region[0][0]]))
-        return UnitOutput({"slices": np.array(rows, np.int64)})
+        return UnitOutput({"slices": np.array(rows, np.int64), "refusal": text_array([refusal])})
 
     def reduce(self, partials: Arrays) -> Arrays:
+        refuse_dataset(self.dataset, partials)
         slices = partials["slices"]
         is_mask = np.zeros(len(self.state.organelles), bool)
         result: Arrays = {}
@@ -239,7 +235,7 @@ class CountStage(BlockStage):
             if f"{number}_regions" in found:
                 bounds = found[f"{number}_regions"].reshape(-1, 3, 2) // np.array(organelle.factors)[:, None]
                 regions = [tuple((int(a), int(b)) for a, b in box) for box in bounds]
-                return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(regions)]
+                return Unit.boxes(regions)
         return super().units()
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:

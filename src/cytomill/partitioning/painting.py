@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 from numba import njit
 
 from cytomill.kernels.blocks import Region, region_shape, region_slices
-from cytomill.kernels.tally import CYTOPLASM, MARGIN, OUTSIDE, SATURATED
+from cytomill.kernels.cell_codes import CYTOPLASM, MARGIN, OUTSIDE, SATURATED
 from cytomill.partitioning.cell import CellFields
 
 #: Bytes a voxel of :class:`Block`.
@@ -67,11 +65,6 @@ class Block:
         targets = [array[here] for array in self.fields.as_arrays().values()]
         sources = [array[there] for array in fields.as_arrays().values()]
         _paint(self.territory[here], label, *targets, *sources)
-
-
-def block_bytes(region: Region) -> int:
-    """Bytes of a :class:`Block`."""
-    return prod(region_shape(region)) * BLOCK_BYTES_A_VOXEL
 
 
 def _within(region: Region, outer: Region) -> Region:

@@ -25,6 +25,8 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.levels import surface_level
+from cytomill.partitioning.mask_values import check_crop
+from cytomill.partitioning.pairing import no_membrane
 
 # Marching step, and spacing of the rays at the farthest membrane, in finest voxels.
 STEP_VOXELS = 1.0
@@ -230,15 +232,10 @@ def ray_positions(
     -----
     At most 18 bytes a voxel of the crop beside the masks; time linear in voxels.
     """
-    if nucleus.shape != cell.shape or cell.ndim != 3:
-        raise ValueError(
-            f"nucleus and cell must be (Z, Y, X) masks of one shape, found {nucleus.shape} and {cell.shape}"
-        )
+    check_crop(nucleus, cell)
     spacing = np.asarray(voxel_size_nm, np.float64)
-    sealed = np.zeros((3, 2), bool) if cut_faces is None else np.array(cut_faces, bool)
+    sealed = no_membrane(cell.shape, cut_faces)
     planar = cell.shape[0] == 1
-    if planar:
-        sealed[0] = True
     finest = spacing[planar:].min()
     centre = _centre(nucleus, spacing)
     reach = _reach(cell, centre, spacing)
@@ -273,10 +270,3 @@ def ray_positions(
         "centre_nm": tuple(float(value) for value in centre * spacing),
         "rays": int(2 * rays.prod(axis=1).sum()),
     }
-
-
-def ray_field(
-    nucleus: np.ndarray, cell: np.ndarray, voxel_size_nm, cut_faces: np.ndarray | None = None
-) -> np.ndarray:
-    """t of :func:`ray_positions` alone."""
-    return ray_positions(nucleus, cell, voxel_size_nm, cut_faces)[0]

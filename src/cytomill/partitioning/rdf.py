@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from cytomill.kernels.cell_codes import MOST_SHELLS
 from cytomill.kernels.histogram import histogram_256
 from cytomill.kernels.tally import PROFILE_BINS, split_cells, tally_shells
 
@@ -123,15 +124,22 @@ def radial_rdf(
     """
     ids = np.ascontiguousarray(shells)
     if ids.dtype != np.uint8:
-        if not np.issubdtype(ids.dtype, np.integer) or (ids.size and (ids.min() < 0 or ids.max() > 250)):
-            raise ValueError(f"shells must be integers between 0 and 250, found {ids.dtype} or larger values")
+        whole = np.issubdtype(ids.dtype, np.integer)
+        if not whole or (ids.size and (ids.min() < 0 or ids.max() > MOST_SHELLS)):
+            found = f"{ids.min()} to {ids.max()}" if whole else ids.dtype
+            raise ValueError(
+                f"shells must be integers between 0 and {MOST_SHELLS}, found {found}: partition the cell "
+                "into fewer shells, or round the ids"
+            )
         ids = ids.astype(np.uint8)
     cytoplasm = histogram_256(ids)
     present = np.flatnonzero(cytoplasm[1:])
     largest = int(present[-1]) + 1 if present.size else 0
     n = max(1, largest) if n is None else n
-    if not largest <= n <= 250:
-        raise ValueError(f"the shells go up to {largest}, which {n} shells do not hold (at most 250)")
+    if not largest <= n <= MOST_SHELLS:
+        raise ValueError(
+            f"the shells go up to {largest}, which {n} shells do not hold (at most {MOST_SHELLS})"
+        )
     position = None if t is None else np.asarray(t, np.float32)
     counts, uncensored, along = tally_shells(organelle, ids, censored, position)
     o, c = counts[1 : n + 1], cytoplasm[1 : n + 1]

@@ -15,10 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numba import njit
 
+from cytomill.kernels.cell_codes import check_shell_count
 from cytomill.partitioning.pairing import checked_voxel_size
-
-#: Most shells that fit the uint8 result with room for its marks.
-MAX_SHELLS = 250
 
 _INNER, _OUTER = 0.6, 0.4
 # A box of at most this many voxels is searched voxel by voxel.
@@ -222,12 +220,6 @@ def _larger(point, pair, used):
     more_points[:, :used] = point[:, :used]
     more_pairs[:used] = pair[:used]
     return more_points, more_pairs
-
-
-def check_shell_count(n: int) -> None:
-    """Refuse a number of shells that is not 1 … 250."""
-    if int(n) != n or not 1 <= n <= MAX_SHELLS:
-        raise ValueError(f"the number of shells must be 1 to {MAX_SHELLS}, got {n}")
 
 
 def shells_from_pairs(

@@ -34,9 +34,10 @@ from cytomill.partitioning.cell import fields_of
 from cytomill.partitioning.cell_stages import CellStage, cell_folder, cell_of, cell_unit
 from cytomill.partitioning.pieces import pieces_of, read_piece, write_piece, write_region
 from cytomill.partitioning.roster import RosterCell
-from cytomill.partitioning.state import PROVISIONAL, PartitionState
+from cytomill.partitioning.state import PartitionState
 from cytomill.partitioning.survey_stage import PartitionStage, SurveyStage
 from cytomill.runtime.arrays import digest_of
+from cytomill.runtime.dataset import PROVISIONAL
 from cytomill.runtime.needs import steps
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
 
@@ -99,7 +100,7 @@ class PlaneStage(PartitionStage):
 
     def units_of_box(self, box: Region) -> list[Unit]:
         """Units as of one cell in a box, for planning."""
-        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(self._slabs(box))]
+        return Unit.boxes(self._slabs(box))
 
     def _slabs(self, box: Region) -> list[Region]:
         depth, height, width = region_shape(box)
@@ -180,7 +181,7 @@ class ColumnStage(PartitionStage):
 
     def units_of_box(self, box: Region) -> list[Unit]:
         """Units as of one cell in a box, for planning."""
-        return [Unit(i, r, float(prod(region_shape(r)))) for i, r in enumerate(self._bands(box))]
+        return Unit.boxes(self._bands(box))
 
     def _bands(self, box: Region) -> list[Region]:
         return [(box[0], band, box[2]) for band in bands_of(box)]

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cytomill.kernels.devices import Device
 from cytomill.partitioning.config import PartitioningConfig
 from cytomill.partitioning.roster import RosterCell, read_roster
-from cytomill.runtime.layout import Layout
+from cytomill.runtime.dataset import OpenDataset
 from cytomill.runtime.stage import Arrays
-from cytomill.storage.stores import (
-    StoredArray,
-    VolumeStore,
-    default_shards,
-    fit_chunks,
-    open_store,
-    spacing_name,
-)
+from cytomill.storage.stores import default_shards, fit_chunks
 from cytomill.storage.volumes import Volume, open_volume
 
-STORE = "store.zarr"
-PROVISIONAL = "provisional"
 TABLES = "tables"
 
 SHELLS = "labels/shells"
@@ -78,49 +68,20 @@ class Organelle:
 
 
 @dataclass
-class PartitionState:
-    """One dataset of the partitioning pipeline, as one process sees it.
+class PartitionState(OpenDataset):
+    """One dataset of the partitioning pipeline; its input is the cell (PM) masks or labels.
 
     Parameters
     ----------
-    dataset : str
-        Name in the campaign.
-    folder : Path
-        Where its store and tables are written.
-    input : str
-        The cell (PM) masks or labels, as `open_volume` reads them.
-    voxel_size_nm : tuple of float
-        (Z, Y, X).
     config : PartitioningConfig
         Parameters.
     organelles : tuple of Organelle
         Volumes whose voxels and objects are counted.
-    layout : Layout
-        Units.
-    device : Device
-        Where this rank's kernels run.
-    results : dict of str to dict of ndarray
-        Reduced results of the stages so far, by stage.
-    notes : tuple of str
-        What was decided at opening, as sentences for the user.
     """
 
-    dataset: str
-    folder: Path
-    input: str
-    voxel_size_nm: tuple[float, float, float]
     config: PartitioningConfig
     organelles: tuple[Organelle, ...] = ()
-    layout: Layout = field(default_factory=Layout)
-    device: Device = field(default_factory=Device)
-    results: dict[str, Arrays] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
     _roster: tuple[Arrays, list[RosterCell]] | None = field(default=None, repr=False)
-
-    @cached_property
-    def source(self) -> Volume:
-        """The cell masks as they lie on disk."""
-        return open_volume(self.input)
 
     @cached_property
     def nucleus(self) -> Volume:
@@ -128,29 +89,9 @@ class PartitionState:
         return open_volume(self.config.nucleus) if self.config.nucleus else self.source
 
     @cached_property
-    def input_identity(self) -> dict[str, Any]:
-        """What tells a changed input; looked at once a process."""
-        return self.source.identity()
-
-    @cached_property
     def nucleus_identity(self) -> dict[str, Any]:
         """What tells changed nucleus masks."""
         return self.nucleus.identity()
-
-    @cached_property
-    def store(self) -> VolumeStore:
-        """The dataset's own store."""
-        return open_store(self.folder / STORE)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Voxels of the masks (Z, Y, X)."""
-        return self.source.shape
-
-    @property
-    def spacing(self) -> str:
-        """Name of the masks' spacing, for example ``290-108-108``."""
-        return spacing_name(self.voxel_size_nm)
 
     @property
     def is_plane(self) -> bool:
@@ -180,12 +121,3 @@ class PartitionState:
         chunks = fit_chunks(self.shape, self.config.zarr_chunks)
         # Cut for the widest of them, so that one grid of blocks serves all.
         return chunks, default_shards(self.shape, np.uint32, chunks)
-
-    def options(self, *names: str) -> dict[str, Any]:
-        """Options of the configuration, by name."""
-        values = asdict(self.config)
-        return {name: values[name] for name in names}
-
-    def volume(self, group: str) -> StoredArray:
-        """Open a volume that the dataset has written."""
-        return self.store.open(f"{group}/{self.spacing}")

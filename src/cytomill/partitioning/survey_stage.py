@@ -13,15 +13,15 @@ from cytomill.kernels.mask_runs import LABEL_RUN_BYTES, LabelRuns, encode_runs
 from cytomill.partitioning.masks import as_masks
 from cytomill.partitioning.roster import find_roster
 from cytomill.partitioning.state import PartitionState
+from cytomill.runtime.arrays import text_array
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
 from cytomill.storage.volumes import Volume
 
-#: Bytes of masks that a unit covers, where the plan may choose.
-SLAB_BYTES = 128 * 2**20
 #: Runs that rank 0 takes at the most; masks of cells have thousands of times fewer.
 MOST_RUNS = 100_000_000
 
 CELLS, NUCLEI = "cell", "nucleus"
+RUN_ARRAYS = ("row", "start", "stop", "value")
 
 
 class PartitionStage(Stage):
@@ -66,13 +66,8 @@ class SurveyStage(PartitionStage):
         depth, height, width = self.state.shape
         if not all(volume.region_readable for volume in self.volumes().values()):
             return depth  # a compressed stream has to be read from its beginning
-        wanted = self.state.layout.slices_per_unit
-        if not wanted:
-            itemsize = sum(volume.dtype.itemsize for volume in self.volumes().values())
-            least_units = max(16, 4 * self.state.layout.ranks)
-            wanted = max(1, min(SLAB_BYTES // max(height * width * itemsize, 1), -(-depth // least_units)))
-        multiple = self.read_depth()
-        return max(wanted // multiple, 1) * multiple
+        itemsize = sum(volume.dtype.itemsize for volume in self.volumes().values())
+        return self.state.layout.slab_depth(depth, height * width * itemsize, self.read_depth())
 
     def units(self) -> list[Unit]:
         depth, height, width = self.state.shape
@@ -89,19 +84,23 @@ class SurveyStage(PartitionStage):
 
     def process(self, unit: Unit) -> UnitOutput:
         partials: Arrays = {}
+        refusal = ""
         for name, volume in self.volumes().items():
             runs, checksums = [], []
             for z, slab in _slabs(volume, unit.region[0], self.read_depth()):
                 checksums += [crc32c_of(image) for image in slab]
-                runs.append(encode_runs(as_masks(slab, str(volume.path), z), z))
-                del slab  # before the next is read
-            for key in ("row", "start", "stop", "value"):
+                labels, sentence = masks_or_refusal(slab, str(volume.path), z)
+                refusal = refusal or sentence
+                runs.append(encode_runs(labels, z))
+                del slab, labels  # before the next is read
+            for key in RUN_ARRAYS:
                 partials[f"{name}_{key}"] = np.concatenate([getattr(part, key) for part in runs])
             partials[f"{name}_crc32c"] = np.array(checksums, np.uint32)
-        return UnitOutput(partials)
+        return UnitOutput(partials | {"refusal": text_array([refusal])})
 
     def reduce(self, partials: Arrays) -> Arrays:
         state = self.state
+        refuse_dataset(self.dataset, partials)
         count = sum(array.size for name, array in partials.items() if name.endswith("_row"))
         if count > MOST_RUNS:
             raise DatasetRefused(
@@ -109,8 +108,7 @@ class SurveyStage(PartitionStage):
                 f"{MOST_RUNS}: they are no smooth cells but noise; segment them again, or smooth them first"
             )
         runs = {
-            name: LabelRuns(*(partials[f"{name}_{key}"] for key in ("row", "start", "stop", "value")))
-            for name in self.volumes()
+            name: LabelRuns(*(partials[f"{name}_{key}"] for key in RUN_ARRAYS)) for name in self.volumes()
         }
         result = {"crc32c": partials[f"{CELLS}_crc32c"]}
         if state.config.nucleus:
@@ -130,3 +128,27 @@ def _slabs(volume: Volume, bounds: tuple[int, int], depth: int) -> Iterator[tupl
         return
     for z in range(first, stop, depth):
         yield z, volume.read(((z, min(z + depth, stop)),))
+
+
+def masks_or_refusal(slab: np.ndarray, path: str, first_slice: int) -> tuple[np.ndarray, str]:
+    """A slab as masks or labels; zeros and a sentence where its values are none.
+
+    Wrong values stay wrong: no attempt at the unit is worth another, as it is for a volume that is damaged.
+    """
+    try:
+        return as_masks(slab, path, first_slice), ""
+    except ValueError as refusal:
+        return np.zeros(slab.shape, bool), str(refusal)
+
+
+def refuse_dataset(dataset: str, partials: Arrays) -> None:
+    """Raise the first refusal that the units found in the values of their slabs.
+
+    Raises
+    ------
+    DatasetRefused
+        If there is one.
+    """
+    found = [sentence for sentence in partials.get("refusal", ()) if sentence]
+    if found:
+        raise DatasetRefused(f"dataset {dataset}: {found[0]}")

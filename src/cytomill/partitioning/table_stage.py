@@ -12,6 +12,7 @@ import pandas as pd
 
 from cytomill.kernels.tally import split_cells
 from cytomill.partitioning.block_stages import ROOM_QUANTA, ShellStage
+from cytomill.partitioning.mask_rules import face_names
 from cytomill.partitioning.objects import object_table, uptake_table
 from cytomill.partitioning.organelle_stages import CountStage
 from cytomill.partitioning.placement import object_rdf
@@ -21,8 +22,6 @@ from cytomill.partitioning.survey_stage import PartitionStage
 from cytomill.runtime.arrays import digest_of
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
 from cytomill.storage.tables import read_table, write_table
-
-_AXES = "zyx"
 
 CELLS_METADATA = {
     "cell": "id of the cell",
@@ -110,16 +109,11 @@ class TableStage(PartitionStage):
                 **{f"{what}_{suffix}": count * unit for what, count in voxels.items()},
                 "nuclei": survey["nuclei"][order],
                 "censored_fraction": counts["censored"] / np.maximum(counts["cytoplasm"], 1),
-                "cut_faces": [self._faces(survey["cut_faces"][i]) for i in order],
+                "cut_faces": [face_names(survey["cut_faces"][i], state.shape) for i in order],
                 "note": notes,
             },
             CELLS_METADATA,
         )
-
-    def _faces(self, cut: np.ndarray) -> str:
-        # The two planes that bound an image are not what a cell is cut by.
-        axes = range(1, 3) if self.state.is_plane else range(3)
-        return ",".join(f"{_AXES[axis]}{side}" for axis in axes for side in (0, 1) if cut[axis, side])
 
     def shells(self) -> pd.DataFrame:
         """A row a cell and shell."""

@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 
 from cytomill.partitioning.coordinates import PartitionCoordinates
 from cytomill.partitioning.xvg_text import BAD_WIDTH, PARSED, format_rows, parse_rows
-from cytomill.storage.durable import fsync_directory
+from cytomill.storage.durable import replacing
 
 log = logging.getLogger(__name__)
 
@@ -113,36 +112,32 @@ def write_xvg(
     ValueError
         If a piece is no list of points, or a coordinate is not finite.
     """
-    path = Path(path)
     reference = reference_ids is not None
     head = _reference_head(dataid, reference_ids) if reference else _head(dataid, voxel_size_nm)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     count = 0
-    try:
-        with open(temporary, "xb") as file:
-            file.write(head.encode())
-            for coords, ids in pieces:
-                coords = np.asarray(coords)
-                if not coords.size:
-                    continue
-                if coords.ndim != 2 or coords.shape[1] not in (2, 3):
-                    raise ValueError(
-                        f"points of a partition are rows of 3 (or 2) coordinates; found {coords.shape}"
-                    )
-                if coords.dtype.kind == "f" and not np.isfinite(coords).all():
-                    raise ValueError("a coordinate is not a finite number: leave such points out")
-                for first in range(0, len(coords), ROWS):
-                    part = slice(first, first + ROWS)
-                    file.write(_rows_text(coords[part], ids if np.isscalar(ids) else ids[part], reference))
-                count += len(coords)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+    with replacing(path) as file:
+        file.write(head.encode())
+        for coords, ids in pieces:
+            coords = np.asarray(coords)
+            if not coords.size:
+                continue
+            if coords.ndim != 2 or coords.shape[1] not in (2, 3):
+                raise ValueError(
+                    f"{path}: points of a partition are rows of 3 (or 2) coordinates; found {coords.shape}"
+                )
+            if coords.dtype.kind == "f" and not np.isfinite(coords).all():
+                raise ValueError(f"{path}: a coordinate is not a finite number: leave such points out")
+            for first in range(0, len(coords), ROWS):
+                part = slice(first, first + ROWS)
+                file.write(_rows_text(coords[part], ids if np.isscalar(ids) else ids[part], reference))
+            count += len(coords)
     return count
+
+
+def check_dataid(dataid: str) -> None:
+    """Refuse an identifier that cannot be part of a file's name."""
+    if not dataid or dataid != Path(dataid).name or any(ord(character) < 32 for character in dataid):
+        raise ValueError(f"a data identifier is part of a file name, without slashes; found {dataid!r}")
 
 
 def save_partition_coords(
@@ -175,8 +170,7 @@ def save_partition_coords(
     ValueError
         If `dataid` is no file name, an id is not positive, or the points are none.
     """
-    if not dataid or dataid != Path(dataid).name or any(ord(character) < 32 for character in dataid):
-        raise ValueError(f"a data identifier is part of a file name, without slashes; found {dataid!r}")
+    check_dataid(dataid)
     if not isinstance(partition_coords, Mapping):
         partition_coords = dict(enumerate(partition_coords, 1))
     ids = sorted(partition_coords)
@@ -203,9 +197,8 @@ def _opened(path: Path) -> IO[bytes]:
 def _read_header(path: Path, start: bytes) -> Header:
     lines = [line.decode("utf-8", "replace") for line in start.splitlines()[:64] if line[:1] in (b"#", b"@")]
     text = "\n".join(lines)
-    if found := re.search(r"^# Contains 3D coordinates \(z, y, x\)", text, re.M) or any(
-        line.startswith("@") for line in lines
-    ):
+    told = re.search(r"^# Contains 3D coordinates \(z, y, x\)", text, re.M)
+    if told or any(line.startswith("@") for line in lines):
         found = re.search(r"data ID (.*)$", text, re.M)
         return Header(REFERENCE, found[1].strip() if found else "")
     if lines:

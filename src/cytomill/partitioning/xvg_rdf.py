@@ -15,7 +15,13 @@ import numpy as np
 
 from cytomill.partitioning.coordinates import PartitionCoordinates
 from cytomill.partitioning.rdf import rdf
-from cytomill.partitioning.xvg import DOCUMENTED, REFERENCE, iterate_points, load_partition_coords_from_xvg
+from cytomill.partitioning.xvg import (
+    DOCUMENTED,
+    REFERENCE,
+    check_dataid,
+    iterate_points,
+    load_partition_coords_from_xvg,
+)
 from cytomill.storage.durable import write_atomic
 
 #: From this distance on, the published reference drops an organelle voxel, in voxels.
@@ -259,8 +265,7 @@ def save_radial_rdf_results(
     """
     if rdf_results is None:
         raise ValueError("there are no RDF results to save: the mask had no organelle voxel")
-    if not data_id or data_id != Path(data_id).name:
-        raise ValueError(f"a data identifier is part of a file name, without slashes; found {data_id!r}")
+    check_dataid(data_id)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     plain = _plain(rdf_results)

@@ -12,6 +12,7 @@ import numpy as np
 from cytomill.kernels.blocks import region_shape
 from cytomill.partitioning.block_stages import ShellStage
 from cytomill.partitioning.cell_stages import cell_of, cell_unit, pieces_by_cell
+from cytomill.partitioning.coordinates import partition_rows
 from cytomill.partitioning.roster import RosterCell
 from cytomill.partitioning.state import SHELLS, TERRITORIES
 from cytomill.partitioning.survey_stage import PartitionStage
@@ -84,5 +85,4 @@ class XvgStage(PartitionStage):
 
     def _points(self, cell: RosterCell) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for z, shells in self._slabs(cell):
-            inside = np.argwhere(shells)
-            yield inside + np.array([z, cell.region[1][0], cell.region[2][0]]), shells[tuple(inside.T)]
+            yield from partition_rows(shells, (z, cell.region[1][0], cell.region[2][0]))

@@ -12,11 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region
 from cytomill.phantoms.granules import Granules, place_granules
 from cytomill.phantoms.star_surface import StarSurface, classify, sphere_directions, turn
-
-#: A half-open range of voxels along each axis (Z, Y, X).
-Region = tuple[tuple[int, int], ...]
 
 CYTOPLASM, NUCLEUS = 1, 2
 #: Background voxels that are kept free around a cell.

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cytomill.reports import captions
 from cytomill.reports.canvas import LIGHT, Picture, new_figure, styled, to_picture
-from cytomill.reports.partition_axes import HALF, ceiling, numbers, radial_axis, shortened
+from cytomill.reports.partition_axes import HALF, ceiling, even_line, numbers, radial_axis, shortened
 from cytomill.reports.quantities import count_text
 
 #: Roles of the conditions' lines, then the same ones dashed.
@@ -36,7 +36,7 @@ def rdf_by_condition(table: pd.DataFrame, organelle: str, weight: str = "g") -> 
     with styled():
         # The legend stands above: every line of it makes the figure higher, not the axes lower.
         figure, (ax,) = new_figure(HALF[0], HALF[1] + 0.17 * (-(-len(names) // columns) - 1))
-        ax.axhline(1, color=LIGHT["muted"], lw=1.0, ls=(0, (4, 3)))
+        even_line(ax)
         drawn = []
         for i, name in enumerate(names):
             part = rows[rows["condition"] == name].sort_values("shell")
@@ -64,7 +64,6 @@ def rdf_by_condition(table: pd.DataFrame, organelle: str, weight: str = "g") -> 
             drawn += [g, high]
         radial_axis(ax, shells)
         ax.set_ylim(0, ceiling(*drawn))
-        ax.set_ylabel("enrichment g (1 = even)")
         legend = ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.1), ncols=columns)
         for text in legend.get_texts():
             text.set_parse_math(False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from numba import njit
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -17,6 +16,7 @@ from cytomill.reports.canvas import Picture, data_uri
 from cytomill.reports.partition_colours import MEMBRANE_COLOUR, NUCLEUS_COLOUR, shell_colours
 from cytomill.reports.partition_examples import NUCLEUS, UNASSIGNED
 from cytomill.reports.quantities import figures_text
+from cytomill.reports.shell_rays import BORDER, SKY_EVERY, cast_rays
 from cytomill.reports.slices import label_font, scale_bar_nm
 
 #: Longest side of the picture, pixels; shown at about half of that.
@@ -28,10 +28,6 @@ _TURN = np.deg2rad(34.0)
 _STEP = 0.42
 _LIGHT = (-0.45, 0.62, 0.75)
 _COLOURS = 256
-#: Free grid points around the cell, and one more that smoothing may fill.
-_BORDER = 2
-#: Every how many pixels the open sky is looked at: it varies slowly, and costs ten times the rest.
-_SKY_EVERY = 3
 _STRIP = 40
 #: Readable on light and on dark paper.
 _INK = (122, 134, 148, 255)
@@ -69,7 +65,7 @@ def nested_shells(
     # Thickness by volume: the cytoplasm is a wall about the nucleus, as thick as the radii differ.
     radii = [np.cbrt(np.count_nonzero(m) * np.prod(size) * 3 / (4 * np.pi)) for m in (nucleus, codes != 0)]
     step = _STEP * (radii[1] - radii[0]) / n_shells
-    label, facing, open_sky = _cast(
+    label, facing, open_sky = cast_rays(
         level,
         *_clearances(level, size, n_shells),
         size,
@@ -112,7 +108,7 @@ def _level(codes, voxel_size_nm, n_shells) -> tuple[np.ndarray, np.ndarray]:
     table[: n_shells + 1] = np.arange(n_shells + 1)
     table[0], table[NUCLEUS], table[UNASSIGNED] = n_shells + 1, 0, n_shells
     size = np.asarray(voxel_size_nm, np.float64) / 1000
-    level = np.pad(table[codes], _BORDER + 1, constant_values=n_shells + 1)
+    level = np.pad(table[codes], BORDER + 1, constant_values=n_shells + 1)
     sigma = 0.75 * size.max() / size
     return ndimage.gaussian_filter(level, np.minimum(sigma, 2.5), mode="nearest"), size
 
@@ -155,7 +151,7 @@ def _frame(level, size, n_shells, right, up, toward):
 
 def _centroid(mask, size) -> np.ndarray:
     # The border that `_level` adds shifts every index.
-    return (np.argwhere(mask).mean(axis=0) + _BORDER + 1) * size
+    return (np.argwhere(mask).mean(axis=0) + BORDER + 1) * size
 
 
 def _unit(vector) -> np.ndarray:
@@ -170,186 +166,13 @@ def _hemisphere(count: int) -> np.ndarray:
     return np.stack([z, np.sqrt(1 - z * z) * np.sin(angle), np.sqrt(1 - z * z) * np.cos(angle)], axis=1)
 
 
-@njit(nogil=True, cache=True)
-def _sample(level, size, p, outside):
-    """Trilinear value at a place in µm; `outside` beyond the grid."""
-    z, y, x = p[0] / size[0], p[1] / size[1], p[2] / size[2]
-    if z < 0 or y < 0 or x < 0:
-        return outside
-    i, j, k = int(z), int(y), int(x)
-    if i > level.shape[0] - 2 or j > level.shape[1] - 2 or k > level.shape[2] - 2:
-        return outside
-    a, b, c = z - i, y - j, x - k
-    low = (level[i, j, k] * (1 - c) + level[i, j, k + 1] * c) * (1 - b) + (
-        level[i, j + 1, k] * (1 - c) + level[i, j + 1, k + 1] * c
-    ) * b
-    high = (level[i + 1, j, k] * (1 - c) + level[i + 1, j, k + 1] * c) * (1 - b) + (
-        level[i + 1, j + 1, k] * (1 - c) + level[i + 1, j + 1, k + 1] * c
-    ) * b
-    return low * (1 - a) + high * a
-
-
-@njit(nogil=True, cache=True)
-def _cut(p, centre, cuts, offset):
-    """How deep a place lies in the wedge, µm; negative outside of it."""
-    first = -offset
-    second = -offset
-    for a in range(3):
-        first += (p[a] - centre[a]) * cuts[0, a]
-        second += (p[a] - centre[a]) * cuts[1, a]
-    return min(first, second)
-
-
-@njit(nogil=True, cache=True)
-def _shell(level, size, p, n):
-    """Shell at a place: 0 nucleus, 1..n, n + 1 outside."""
-    value = _sample(level, size, p, n + 1.0)
-    return min(n + 1, int(value + 0.5))
-
-
-@njit(nogil=True, cache=True)
-def _solid(level, size, p, n, centre, cuts, step):
-    """Shell at a place that is still there after the cut; n + 1 for none."""
-    shell = _shell(level, size, p, n)
-    if 0 < shell <= n and _cut(p, centre, cuts, step * (n - shell)) > 0:
-        return n + 1
-    return shell
-
-
-@njit(nogil=True, cache=True)
-def _clearance(distance, size, p):
-    """Distance stored at the grid point nearest to a place; beyond the grid its border's width."""
-    i, j, k = int(p[0] / size[0] + 0.5), int(p[1] / size[1] + 0.5), int(p[2] / size[2] + 0.5)
-    if i < 0 or j < 0 or k < 0:
-        return _BORDER * size.min()
-    if i >= distance.shape[0] or j >= distance.shape[1] or k >= distance.shape[2]:
-        return _BORDER * size.min()
-    return distance[i, j, k]
-
-
-@njit(nogil=True, cache=True)
-def _cast(
-    level,
-    to_cell,
-    to_nucleus,
-    size,
-    n,
-    axes,
-    middle,
-    centre,
-    cuts,
-    step,
-    rows,
-    columns,
-    pixel,
-    half_depth,
-    light,
-    sky,
-):
-    """First hit of every pixel's ray.
-
-    Returns
-    -------
-    (rows, columns) int16, float32, float32 ndarray
-        Shell (−1 for none, n + 1 for the outer face of the PM), cosine between surface and light, share of
-        the sky that is seen (NaN where it was not looked at).
-    """
-    label = np.full((rows, columns), -1, np.int16)
-    facing = np.zeros((rows, columns), np.float32)
-    open_sky = np.full((rows, columns), np.nan, np.float32)
-    stride = 0.5 * size.min()
-    widest = step * (n - 1)
-    reach = 0.22 * half_depth
-    p = np.empty(3)
-    q = np.empty(3)
-    normal = np.empty(3)
-    for row in range(rows):
-        for column in range(columns):
-            across = (column + 0.5 - 0.5 * columns) * pixel
-            high = (0.5 * rows - row - 0.5) * pixel
-            depth = half_depth
-            hit = n + 1
-            while depth > -half_depth:
-                for a in range(3):
-                    p[a] = middle[a] + across * axes[0, a] + high * axes[1, a] + depth * axes[2, a]
-                hit = _solid(level, size, p, n, centre, cuts, step)
-                if hit <= n:
-                    break
-                # In free space: beyond the cell, or in the wedge beyond every cut and the nucleus.
-                free_path = min(_cut(p, centre, cuts, widest), _clearance(to_nucleus, size, p))
-                depth -= max(stride, free_path, _clearance(to_cell, size, p))
-            if hit > n:
-                continue
-            near, far = depth + stride, depth
-            for _ in range(7):
-                half = 0.5 * (near + far)
-                for a in range(3):
-                    q[a] = middle[a] + across * axes[0, a] + high * axes[1, a] + half * axes[2, a]
-                if _solid(level, size, q, n, centre, cuts, step) <= n:
-                    far = half
-                else:
-                    near = half
-            for a in range(3):
-                p[a] = middle[a] + across * axes[0, a] + high * axes[1, a] + far * axes[2, a]
-                q[a] = middle[a] + across * axes[0, a] + high * axes[1, a] + near * axes[2, a]
-            hit = _solid(level, size, p, n, centre, cuts, step)
-            before = _shell(level, size, q, n)
-            label[row, column] = n + 1 if before > n else hit
-            if before == hit:
-                # The same shell on both sides: this is a face of the cut.
-                first = 0.0
-                second = 0.0
-                for a in range(3):
-                    first += (p[a] - centre[a]) * cuts[0, a]
-                    second += (p[a] - centre[a]) * cuts[1, a]
-                which = 0 if first < second else 1
-                for a in range(3):
-                    normal[a] = cuts[which, a]
-            else:
-                length = 1e-12
-                for a in range(3):
-                    q[:] = p
-                    q[a] += 0.8 * size[a]
-                    above = _sample(level, size, q, n + 1.0)
-                    q[a] -= 1.6 * size[a]
-                    normal[a] = (above - _sample(level, size, q, n + 1.0)) / size[a]
-                    length += normal[a] ** 2
-                for a in range(3):
-                    normal[a] /= np.sqrt(length)
-            cosine = 0.0
-            for a in range(3):
-                cosine += normal[a] * (light[0] * axes[0, a] + light[1] * axes[1, a] + light[2] * axes[2, a])
-            facing[row, column] = cosine
-            if row % _SKY_EVERY or column % _SKY_EVERY:
-                continue
-            seen = 0.0
-            total = 0.0
-            for s in range(sky.shape[0]):
-                weight = 0.0
-                for a in range(3):
-                    weight += sky[s, a] * normal[a]
-                if weight <= 0.05:
-                    continue
-                total += weight
-                free = 1.0
-                for i in range(1, 8):
-                    for a in range(3):
-                        q[a] = p[a] + normal[a] * 1.4 * stride + sky[s, a] * reach * i / 7
-                    if _solid(level, size, q, n, centre, cuts, step) <= n:
-                        free = (i - 1) / 8
-                        break
-                seen += weight * free
-            open_sky[row, column] = seen / max(total, 1e-9)
-    return label, facing, open_sky
-
-
 def _paint(label, facing, open_sky, n_shells) -> np.ndarray:
     """RGBA from shell, light and sky; thin dark lines where one shell meets another."""
     colours = np.concatenate([[NUCLEUS_COLOUR], shell_colours(n_shells), [MEMBRANE_COLOUR]])
     colours = colours.astype(np.float32) / 255
     # The sky was sampled at few places in few directions: a blur over the samples there are joins them.
-    weight = ndimage.gaussian_filter(np.isfinite(open_sky).astype(np.float32), _SKY_EVERY)
-    sky = ndimage.gaussian_filter(np.nan_to_num(open_sky), _SKY_EVERY) / np.maximum(weight, 1e-6)
+    weight = ndimage.gaussian_filter(np.isfinite(open_sky).astype(np.float32), SKY_EVERY)
+    sky = ndimage.gaussian_filter(np.nan_to_num(open_sky), SKY_EVERY) / np.maximum(weight, 1e-6)
     light = 0.30 + 0.34 * sky + 0.46 * np.clip(facing, 0, 1) * (0.35 + 0.65 * sky)
     rgb = colours[np.maximum(label, 0)] * light[..., None]
     rgb += (0.16 * np.clip(facing, 0, 1) ** 24 * sky)[..., None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from cytomill.reports.canvas import LIGHT
 from cytomill.reports.quantities import figures_text
 
 #: Size of a figure that stands beside another, inches.
@@ -25,6 +26,12 @@ def radial_axis(ax, n_shells: int) -> None:
     above.spines["top"].set_visible(False)
 
 
+def even_line(ax) -> None:
+    """The line g = 1, and what the axis says."""
+    ax.axhline(1, color=LIGHT["muted"], lw=1.0, ls=(0, (4, 3)))
+    ax.set_ylabel("enrichment g (1 = even)")
+
+
 def ceiling(*series) -> float:
     """Upper end of an axis of g: all of g, but no outlier of an interval may flatten the curve."""
     values = [np.ravel(np.asarray(s, np.float64)) for s in series if s is not None]
@@ -33,13 +40,6 @@ def ceiling(*series) -> float:
     rest = rest[np.isfinite(rest)]
     top = max(2.0, float(main.max()) * 1.1 if main.size else 0.0)
     return max(top, min(float(rest.max()) * 1.06, 1.7 * top)) if rest.size else top
-
-
-def column_means(values: np.ndarray) -> np.ndarray:
-    """Means of columns over their finite values; NaN for none."""
-    finite = np.isfinite(values)
-    number = finite.sum(axis=0)
-    return np.where(number, np.where(finite, values, 0).sum(axis=0) / np.maximum(number, 1), np.nan)
 
 
 def spoken(g: np.ndarray) -> str:

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from cytomill.partitioning.conditions import mean_over_cells
 from cytomill.reports import captions
 from cytomill.reports.canvas import LIGHT, Picture, new_figure, styled, to_picture
 from cytomill.reports.partition_axes import (
     HALF,
     ceiling,
-    column_means,
+    even_line,
     numbers,
     radial_axis,
     same_numbers,
@@ -57,7 +58,7 @@ def radial_profile(rdf: pd.DataFrame, profile: pd.DataFrame | None, what: str) -
     low, high = numbers(rdf, "g_low"), numbers(rdf, "g_high")
     with styled():
         figure, (ax,) = new_figure(*HALF)
-        ax.axhline(1, color=LIGHT["muted"], lw=1.0, ls=(0, (4, 3)))
+        even_line(ax)
         fine = continuous_profile(profile)
         if fine is not None:
             ax.stairs(fine[1], fine[0], baseline=None, color=LIGHT["stack"], lw=1.2, label="continuous in t")
@@ -98,7 +99,6 @@ def radial_profile(rdf: pd.DataFrame, profile: pd.DataFrame | None, what: str) -
             )
         radial_axis(ax, len(g))
         ax.set_ylim(0, ceiling(g, high, by_objects + bars[1], None if fine is None else fine[1]))
-        ax.set_ylabel("enrichment g (1 = even)")
         ax.legend(
             loc="lower left", bbox_to_anchor=(-0.02, 1.09), ncols=4, columnspacing=1.2, handlelength=1.6
         )
@@ -112,18 +112,17 @@ def rdf_over_cells(rdf: pd.DataFrame, organelle: str) -> Picture | None:
     values = wide.to_numpy(dtype=np.float64)
     if len(values) < 2 or not np.isfinite(values).any():
         return None
-    mean = column_means(values)
+    mean = mean_over_cells(values)
     edges = np.linspace(0, 1, values.shape[1] + 1)
     middle = 0.5 * (edges[1:] + edges[:-1])
     with styled():
         figure, (ax,) = new_figure(*HALF)
-        ax.axhline(1, color=LIGHT["muted"], lw=1.0, ls=(0, (4, 3)))
+        even_line(ax)
         for i, line in enumerate(values):
             ax.plot(middle, line, color=LIGHT["stack"], lw=0.9, label="a cell" if i == 0 else None)
         ax.plot(middle, mean, color=LIGHT["particle"], lw=2.4, marker="o", ms=4.5, label="mean of cells")
         radial_axis(ax, values.shape[1])
         ax.set_ylim(0, ceiling(values))
-        ax.set_ylabel("enrichment g (1 = even)")
         title = ax.set_title(
             f"{shortened(organelle)} · {len(values)} cells", loc="left", fontsize=9.5, pad=24
         )

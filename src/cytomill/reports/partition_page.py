@@ -51,16 +51,15 @@ def render_partition(report: PartitionReport) -> str:
         HTML, UTF-8; the same text for the same data and library versions.
     """
     organelles = report.organelles
-    unit = "µm²" if report.flat else "µm³"
     overview = [picture for name in organelles for picture in overview_figures(report.rdf, name)]
     return (
         environment()
         .get_template("partition.html.j2")
         .render(
             report=report,
-            unit=unit,
+            unit=report.size_unit,
             method=method_text(report),
-            cytoplasm=median_of(report.cells, f"cytoplasm_{_size(report)}"),
+            cytoplasm=median_of(report.cells, f"cytoplasm_{report.size}"),
             censored=median_of(report.cells, "censored_fraction"),
             organelles=organelles,
             colours=[hex_colour(rgb) for rgb in shell_colours(report.n_shells)],
@@ -114,7 +113,7 @@ def cell_section(report: PartitionReport, example: ExampleCell) -> CellSection:
             section.figures += present(picture)
     if shells is not None and not shells.empty:
         section.figures += present(partition_figures.shell_sizes(shells, report.n_shells, f"cell {cell}"))
-        section.shells = shell_lines(shells, rdf, report.flat)
+        section.shells = shell_lines(shells, rdf, report)
     return section
 
 
@@ -124,11 +123,11 @@ def cell_facts(report: PartitionReport, cell: int) -> str:
     if rows is None or rows.empty:
         return ""
     row = rows.iloc[0]
-    unit, size = ("µm²" if report.flat else "µm³"), _size(report)
     facts = []
     for part in ("cytoplasm", "nucleus"):
-        if pd.notna(row.get(f"{part}_{size}")):
-            facts.append(f"{part} {quantities.figures_text(float(row[f'{part}_{size}']))} {unit}")
+        size = row.get(f"{part}_{report.size}")
+        if pd.notna(size):
+            facts.append(f"{part} {quantities.figures_text(float(size))} {report.size_unit}")
     if pd.notna(row.get("nuclei")) and int(row["nuclei"]) > 1:
         facts.append(f"{int(row['nuclei'])} nuclei, taken together")
     if pd.notna(row.get("censored_fraction")) and row["censored_fraction"] > 0:
@@ -140,17 +139,16 @@ def cell_facts(report: PartitionReport, cell: int) -> str:
     return " · ".join(facts)
 
 
-def shell_lines(shells: pd.DataFrame, rdf: pd.DataFrame | None, flat: bool) -> TextTable:
+def shell_lines(shells: pd.DataFrame, rdf: pd.DataFrame | None, report: PartitionReport) -> TextTable:
     """A cell's shells as a table: one line a shell, one column of g an organelle."""
     shells = shells.sort_values("shell")
-    size, unit = ("area_um2", "µm²") if flat else ("volume_um3", "µm³")
     total = float(shells["voxel_count"].sum())
     names = [] if rdf is None else [str(name) for name in rdf["organelle"].unique()]
     headings = [
         "Shell",
         "t",
         "Voxels",
-        f"{'Area' if flat else 'Volume'} ({unit})",
+        f"{'Area' if report.flat else 'Volume'} ({report.size_unit})",
         "Share (%)",
         "Censored (%)",
     ]
@@ -164,7 +162,7 @@ def shell_lines(shells: pd.DataFrame, rdf: pd.DataFrame | None, flat: bool) -> T
             number_text(shell["shell"], 0),
             f"{shell['t_low']:.3g}–{shell['t_high']:.3g}",
             number_text(shell["voxel_count"], 0),
-            number_text(shell.get(size, np.nan), 3),
+            number_text(shell.get(report.size, np.nan), 3),
             number_text(100 * voxels / total if total else np.nan, 3),
             number_text(100 * censored / voxels if voxels else np.nan, 3),
         ]
@@ -206,7 +204,7 @@ def _cell_columns(report: PartitionReport) -> list[Column]:
 
 
 def _size_column(report: PartitionReport, prefix: str, heading: str) -> Column:
-    return Column(f"{prefix}{_size(report)}", f"{heading} ({'µm²' if report.flat else 'µm³'})")
+    return Column(f"{prefix}{report.size}", f"{heading} ({report.size_unit})")
 
 
 def _rdf_fields(row: pd.Series | None) -> list[str]:
@@ -220,7 +218,3 @@ def _rdf_fields(row: pd.Series | None) -> list[str]:
 
 def _of_cell(table: pd.DataFrame | None, cell: int) -> pd.DataFrame | None:
     return None if table is None else table[table["cell"] == cell]
-
-
-def _size(report: PartitionReport) -> str:
-    return "area_um2" if report.flat else "volume_um3"

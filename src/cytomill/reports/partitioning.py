@@ -132,6 +132,16 @@ class PartitionReport:
         return len(self.shape) == 3 and self.shape[0] == 1
 
     @property
+    def size(self) -> str:
+        """Column of the tables that holds a size."""
+        return "area_um2" if self.flat else "volume_um3"
+
+    @property
+    def size_unit(self) -> str:
+        """Its unit in words."""
+        return "µm²" if self.flat else "µm³"
+
+    @property
     def organelles(self) -> list[str]:
         """Names of organelles in the order of the tables."""
         for table in (self.rdf, self.uptake, self.objects):
@@ -207,7 +217,6 @@ class PartitionRow:
     @classmethod
     def of(cls, report: PartitionReport, link: str = "", state: str = "finished") -> PartitionRow:
         """The line that belongs to a dataset's page."""
-        size = "cytoplasm_area_um2" if report.flat else "cytoplasm_volume_um3"
         return cls(
             name=report.name,
             state=state,
@@ -220,7 +229,7 @@ class PartitionRow:
             refused=None if report.cells is None else len(report.refused),
             organelles=tuple(report.organelles),
             objects=None if report.objects is None else len(report.objects),
-            cytoplasm=median_of(report.cells, size),
+            cytoplasm=median_of(report.cells, f"cytoplasm_{report.size}"),
             flat=report.flat,
             censored=median_of(report.cells, "censored_fraction"),
             shape=report.shape,

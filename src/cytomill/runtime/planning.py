@@ -203,8 +203,8 @@ class WavePlanner:
             upstream = self.state.stages.get((dataset, name))
             if upstream is None:
                 return (
-                    f"dataset {stage.dataset}: stage {stage.name} reads what stage {name} of dataset {dataset} "
-                    "would have written, which was not run"
+                    f"dataset {stage.dataset}: stage {stage.name} reads what stage {name} of dataset "
+                    f"{dataset} would have written, which was not run"
                 )
             for done in upstream.done.values():
                 for record in done.shards:

@@ -9,12 +9,15 @@ so that the reduction sees the same arrays whatever ranks, order or unit size ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from cytomill.kernels.blocks import Region, region_shape
 
 #: A named set of arrays: partial results, reduced results. Never object arrays.
 Arrays = dict[str, np.ndarray]
@@ -37,6 +40,11 @@ class Unit:
     index: int
     region: tuple[tuple[int, int], ...]
     cost: float
+
+    @classmethod
+    def boxes(cls, regions: Iterable[Region]) -> list[Unit]:
+        """Units that are boxes of a volume, as costly as they have voxels."""
+        return [cls(i, region, float(prod(region_shape(region)))) for i, region in enumerate(regions)]
 
 
 @dataclass
@@ -62,6 +70,23 @@ class DatasetRefused(Exception):
     Raised by `prepare` (rank 0) or `reduce`, it sets the dataset aside and lets the others finish; any other
     exception there ends the job.
     """
+
+
+def check_blocks(stage: str, units: Sequence[Unit], shards: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise ValueError if a unit does not consist of whole shards of a volume of this shape."""
+    for unit in units:
+        for (start, stop), shard, length in zip(unit.region, shards, shape):
+            if start % shard or (stop % shard and stop != length):
+                raise ValueError(
+                    f"{stage}: unit {unit.index} covers {unit.region}, but shards are {tuple(shards)} "
+                    "voxels: two ranks would write one shard; make the block a multiple of it"
+                )
+
+
+def largest_block(units: Sequence[Unit], otherwise: tuple[int, ...]) -> tuple[int, ...]:
+    """Extent along each axis of a block that holds any unit of the table; `otherwise` where it is empty."""
+    shapes = [region_shape(unit.region) for unit in units]
+    return tuple(map(max, zip(*shapes, strict=True))) if shapes else otherwise
 
 
 class Stage(ABC):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import google_crc32c
 
@@ -58,6 +60,36 @@ def make_directories(path: str | os.PathLike) -> None:
         fsync_directory(folder.parent)
 
 
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Give a file to write a stream to, which replaces `path` at the end of the block, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        File to write; its folder must exist.
+
+    Raises
+    ------
+    OSError
+        If the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    # Not tempfile: its files have mode 0600, and a campaign's outputs are for the whole group.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
 def write_atomic(path: str | os.PathLike, content: bytes) -> None:
     """Replace a file by `content`, whole or not at all, and make it durable.
 
@@ -75,20 +107,8 @@ def write_atomic(path: str | os.PathLike, content: bytes) -> None:
     OSError
         If the folder does not exist or cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    # Not tempfile: its files have mode 0600, and a campaign's outputs are for the whole group.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_directory(path.parent)
+    with replacing(path) as file:
+        file.write(content)
 
 
 def _crc32c_of(descriptor: int) -> int:
