@@ -87,7 +87,8 @@ def test_preparing_imports_nothing_heavy_and_keeps_what_the_user_set(tmp_path):
     )
     assert heavy == [] and handled
     assert (variables["OMP_NUM_THREADS"], variables["RAYON_NUM_THREADS"]) == ("3", "5")
-    assert (variables["NUMBA_CACHE_DIR"], variables["MPLBACKEND"]) == (str(cache), "svg")
+    own = cache / startup.sources_digest()
+    assert (variables["NUMBA_CACHE_DIR"], variables["MPLBACKEND"]) == (str(own), "svg")
     assert cache.is_dir()
 
 
@@ -105,7 +106,8 @@ def test_the_cache_folder_falls_back_to_one_that_can_be_written(tmp_path, monkey
     blocked.write_text("a file where a folder is wanted")
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(blocked / "a"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert startup.numba_cache_folder() == tmp_path / "cache" / "cytomill" / "numba"
+    own = startup.sources_digest()
+    assert startup.numba_cache_folder() == tmp_path / "cache" / "cytomill" / "numba" / own
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked / "b"))
     monkeypatch.setattr(startup.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     assert startup.numba_cache_folder().is_relative_to(tmp_path / "tmp")
@@ -153,3 +155,18 @@ def test_a_cache_that_cannot_be_written_is_said_and_the_kernels_run_all_the_same
 
     sentence = warm(SoloWorld(), compile_all)
     assert len(calls) == 2 and "Read-only file system" in sentence
+
+
+def test_another_version_of_the_sources_has_a_cache_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    first = startup.numba_cache_folder()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(first))
+    assert startup.numba_cache_folder() == first  # as a rank's child process finds it
+    package = tmp_path / "package"
+    (package / "runtime").mkdir(parents=True)
+    source = package / "runtime" / "startup.py"
+    source.write_text("a")
+    monkeypatch.setattr(startup, "__file__", str(source))
+    before = startup.sources_digest()
+    source.write_text("ab")
+    assert startup.sources_digest() != before

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import getpass
+import hashlib
 import os
 import resource
 import tempfile
@@ -70,8 +71,24 @@ def _usable(folder: Path) -> bool:
         return False
 
 
+def sources_digest() -> str:
+    """A name for the package's sources as they are, from the sizes and times of its files.
+
+    Numba looks for changes in a kernel's own file only, not in those of the kernels that it calls: another
+    version of the package must not find the compiled kernels of this one.
+    """
+    package = Path(__file__).parents[1]
+    total = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        status = path.stat()
+        total.update(f"{path.relative_to(package)}|{status.st_size}|{status.st_mtime_ns}|".encode())
+    return total.hexdigest()[:12]
+
+
 def numba_cache_folder() -> Path:
     """Return the first usable of $NUMBA_CACHE_DIR, the user's cache folder and a temporary folder.
+
+    In it, a folder of its own for the package's sources as they are.
 
     Raises
     ------
@@ -89,7 +106,10 @@ def numba_cache_folder() -> Path:
     except (KeyError, OSError):  # a container's user may have no entry in the password file
         user = str(os.getuid())
     candidates.append(Path(tempfile.gettempdir()) / f"cytomill-{user}" / "numba")
-    for folder in candidates:
+    sources = sources_digest()
+    for candidate in candidates:
+        # A process that a rank starts finds the rank's own folder in its environment.
+        folder = candidate if candidate.name == sources else candidate / sources
         if _usable(folder):
             return folder
     tried = ", ".join(str(folder) for folder in candidates)
