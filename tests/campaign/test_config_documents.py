@@ -15,6 +15,7 @@ from cytomill.campaign.config import (
 )
 from cytomill.campaign.settings import DEVICES, RunSettings, kinds_of
 from cytomill.nanoparticles.config import NanoparticleSegConfig
+from cytomill.partitioning.config import PartitioningConfig
 from cytomill.runtime.devices import POLICIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,6 +27,9 @@ SECTIONS = {
     "[nanoparticles]": NanoparticleSegConfig,
     "[run]": RunSettings,
 }
+#: The example of the other pipeline shows its own section.
+DOCUMENTED = {**SECTIONS, "[partitioning]": PartitioningConfig}
+PARTITIONING_EXAMPLE = ROOT / "examples" / "partitioning.toml"
 INPUTS = (
     "fibroblast-control.mrc",
     "fibroblast-gold-24h.h5",
@@ -99,19 +103,19 @@ def test_the_defaults_that_the_example_shows_are_the_defaults(beside_inputs):
     assert with_defaults.datasets[0].options.posterior_th == without.datasets[0].options.posterior_th
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", DOCUMENTED)
 def test_the_document_has_exactly_the_keys_of_each_section(section):
-    assert sorted(table(section)) == sorted(keys_of(SECTIONS[section]))
+    assert sorted(table(section)) == sorted(keys_of(DOCUMENTED[section]))
     for key, cells in table(section).items():
         assert len(cells) == 3, key
         assert len(cells[2].strip(" |")) > 10, f"{key} is not explained"
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", DOCUMENTED)
 def test_the_document_states_each_keys_default_and_choices(section):
     rows = table(section)
-    defaults = {f.name: f.default for f in fields(SECTIONS[section])}
-    for key, kind in kinds_of(SECTIONS[section]).items():
+    defaults = {f.name: f.default for f in fields(DOCUMENTED[section])}
+    for key, kind in kinds_of(DOCUMENTED[section]).items():
         default = defaults[key]
         if key in FILLED_BY_THE_RUN or default is None or default is MISSING:
             continue
@@ -123,3 +127,18 @@ def test_the_document_states_each_keys_default_and_choices(section):
 
 def test_devices_are_those_that_ranks_can_be_bound_to():
     assert DEVICES == POLICIES
+
+
+def test_the_example_of_partitioning_shows_every_option_with_its_default(tmp_path):
+    text = PARTITIONING_EXAMPLE.read_text(encoding="utf-8")
+    (tmp_path / "cells.tif").touch()
+    (tmp_path / "campaign.toml").write_text(text, encoding="utf-8")
+    (dataset,) = load_campaign(tmp_path / "campaign.toml").datasets
+    assert dataset.options.nucleus == str(tmp_path / "nuclei.tif")
+    assert dataset.options.organelles == (f"mitochondria={tmp_path / 'mitochondria.tif'}",)
+    shown = tomllib.loads(text)["partitioning"]
+    for f in fields(PartitioningConfig):
+        assert re.search(rf"^(# )?{f.name} = ", text, flags=re.MULTILINE), f.name
+        if f.name in shown:
+            value = shown[f.name]
+            assert (tuple(value) if isinstance(value, list) else value) == f.default, f.name

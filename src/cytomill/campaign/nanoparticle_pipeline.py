@@ -96,7 +96,7 @@ class NanoparticlePipeline(Pipeline):
 
         return DatasetRow(dataset, "nanoparticles", verdict=reason, state="set aside")
 
-    def compile_kernels(self) -> None:
+    def compile_kernels(self, options: Sequence[Any]) -> None:
         from cytomill.nanoparticles.warming import warm_kernels
 
         warm_kernels()

@@ -102,10 +102,10 @@ class PartitionPipeline(Pipeline):
 
         return PartitionRow(dataset, state="set aside", reason=reason)
 
-    def compile_kernels(self) -> None:
+    def compile_kernels(self, options: Sequence[Any]) -> None:
         from cytomill.partitioning.warming import warm_kernels
 
-        warm_kernels()
+        warm_kernels({(o.method, o.field) for o in options})
 
     def campaign_sections(self, states: Sequence[Any], output: Path) -> Sequence[Any]:
         from cytomill.campaign.partition_results import condition_sections

@@ -137,8 +137,8 @@ class Pipeline(ABC):
         """The line on the campaign's page of a dataset that could not be opened."""
 
     @abstractmethod
-    def compile_kernels(self) -> None:
-        """Compile, or load from the cache, every kernel that its stages use."""
+    def compile_kernels(self, options: Sequence[Any]) -> None:
+        """Compile, or load from the cache, every kernel that datasets with these options use."""
 
     def depends_on(self, options: Any) -> Sequence[str]:
         """Names of datasets whose results a dataset with these options reads."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def _run_locked(
     binding = bind(world, campaign.run.device)
     if world.rank == 0 and not cache_filled():
         say("compiling kernels for this machine, once; this takes about half a minute")
-    trouble = warm(world, compile_kernels)
+    trouble = warm(world, partial(compile_kernels, campaign))
     if trouble and world.local_rank == 0:
         say(trouble)
     telemetry = Telemetry(output / TELEMETRY, launch, world.rank)
@@ -340,7 +341,9 @@ def _conclude(opened: OpenCampaign, set_aside: dict[str, str], began: float) -> 
     )
 
 
-def compile_kernels() -> None:
-    """Compile, or load from the cache, every kernel that the pipelines use."""
-    for pipeline in PIPELINES.values():
-        pipeline.compile_kernels()
+def compile_kernels(campaign: Campaign) -> None:
+    """Compile, or load from the cache, every kernel that the campaign's datasets use."""
+    for name, pipeline in PIPELINES.items():
+        options = [dataset.options for dataset in campaign.datasets if dataset.pipeline == name]
+        if options:
+            pipeline.compile_kernels(options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from cytomill.kernels.keyed_rows import merge_rows
@@ -18,14 +20,20 @@ SHAPE = (16, 20, 24)
 SIZE_NM = (30.0, 20.0, 20.0)
 
 
-def warm_kernels() -> None:
-    """Call every kernel once, with each type that it is compiled for."""
+def warm_kernels(methods: Collection[tuple[str, str]]) -> None:
+    """Call every kernel once, with each type that it is compiled for.
+
+    Parameters
+    ----------
+    methods : collection of (str, str)
+        Method and field of the datasets to come; distances are needed by all of them.
+    """
     distance = sum(((i - n / 2) / n) ** 2 for i, n in zip(np.indices(SHAPE), SHAPE, strict=True))
     for dtype in (np.uint8, np.uint16, np.int32, bool):
         encode_runs((distance < 0.1).astype(dtype))
     nucleus, cell, _ = clean_pair(distance < 0.02, distance < 0.1)
-    for field in ("ray", "laplace", "edt"):
-        config = PartitioningConfig(field=field)
+    for method, field in sorted({*methods, ("normalized", "edt")}):
+        config = PartitioningConfig(method=method, field=field)
         fields, _ = partition_cell(nucleus, cell, SIZE_NM, np.zeros((3, 2), bool), config, 1.0)
     region = tuple((0, n) for n in SHAPE)
     block = Block(region)
