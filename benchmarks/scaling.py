@@ -24,9 +24,9 @@ from memory import Case, one_thread, write_stack
 from cytomill.campaign.run import TELEMETRY
 from cytomill.runtime.telemetry import read_events
 
-#: 16 slabs of 67 Mvoxel and 8 blocks of 134: enough units to share between two ranks.
+#: 16 slabs and 16 blocks of 67 Mvoxel: enough units to share between two ranks.
 CHUNKS = (1, 1024, 1024)
-CASE = Case("scaling", (64, 4096, 4096), chunks=CHUNKS, shards=(4, 1024, 4096), block=(8, 4096, 4096))
+CASE = Case("scaling", (64, 4096, 4096), chunks=CHUNKS, shards=(4, 1024, 4096), block=(4, 4096, 4096))
 QUICK = Case("scaling", (16, 1024, 1024), chunks=CHUNKS, shards=CHUNKS, block=(2, 1024, 1024))
 
 #: What bookkeeping may take of the run where units take this long, s.

@@ -124,7 +124,7 @@ class ComponentStage(NanoparticleStage):
         if not any(wanted):
             # As deep as memory and the sharing allow: the halo along Z is read twice.
             counts = [-(-length // shard) for length, shard in zip(shape, shards)]
-            least_layers = -(-3 * self.state.layout.ranks // (counts[1] * counts[2]))
+            least_layers = -(-6 * self.state.layout.ranks // (counts[1] * counts[2]))
             depth = max(1, min(BLOCK_VOXELS // prod(shards), -(-counts[0] // max(least_layers, 4))))
             wanted = (shards[0] * depth, shards[1], shards[2])
         return align(wanted, shards, shape)

@@ -59,7 +59,7 @@ def block_of(state: PartitionState) -> tuple[int, ...]:
     wanted = state.layout.block
     if not any(wanted):
         counts = [-(-length // shard) for length, shard in zip(shape, shards)]
-        least_layers = -(-3 * state.layout.ranks // (counts[1] * counts[2]))
+        least_layers = -(-6 * state.layout.ranks // (counts[1] * counts[2]))
         depth = max(1, min(BLOCK_VOXELS // prod(shards), -(-counts[0] // max(least_layers, 4))))
         wanted = (shards[0] * depth, shards[1], shards[2])
     return align(wanted, shards, shape)
