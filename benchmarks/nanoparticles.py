@@ -28,9 +28,9 @@ from timing import Row, Timing, copy_rate, peak_of, rows_table, timed
 from cytomill.kernels.binning import Binning
 from cytomill.kernels.closing import ball, binary_closing
 from cytomill.kernels.components import label_block
+from cytomill.kernels.labelling import label_volume, threshold_mask
 from cytomill.kernels.lookup import apply_table
 from cytomill.nanoparticles.config import NanoparticleSegConfig
-from cytomill.kernels.labelling import label_volume, threshold_mask
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
 from cytomill.nanoparticles.stages import build_stages

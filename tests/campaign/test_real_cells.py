@@ -1,4 +1,4 @@
-"""Real cells through the command: two beta cells from soft X-ray tomography, a colony from light microscopy."""
+"""Real cells through the command: two beta cells of soft X-ray tomography, a colony of light microscopy."""
 
 import numpy as np
 import pandas as pd

@@ -160,3 +160,17 @@ def test_a_run_without_two_known_ends_has_no_height():
     mask[2, 22:] = 0
     assert height_of_run(mask, 2, 10, 22, heights)
     assert (np.diff(heights[:12]) < 0).all()
+
+
+@pytest.mark.parametrize("size", [(100.0, 100.0, 100.0), (290.0, 108.0, 108.0)])
+def test_a_surface_does_not_depend_on_how_much_background_lies_around(size):
+    # A dented ellipsoid: some of its terraces look out over a row of background to the array's border.
+    z, y, x = np.ogrid[-2000.0 : 2000.0 : size[0], -2300.0 : 2300.0 : size[1], -2700.0 : 2700.0 : size[2]]
+    mask = (z / 1500) ** 2 + ((y - 20) / 1800) ** 2 + ((x + 31) / 2100) ** 2 <= 1
+    mask &= (z - 1500) ** 2 + (y - 900) ** 2 + (x - 200) ** 2 > 700**2
+    spans = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {k}))) for k in range(3)]
+    tight = mask[tuple(slice(span[0], span[-1] + 1) for span in spans)]
+    expected = surface_sites(np.pad(tight, 12), size) - 12 * np.array(size)
+    for margin in (2, 4, 8):
+        found = surface_sites(np.pad(tight, margin), size) - margin * np.array(size)
+        assert np.allclose(found, expected, atol=1e-3), f"margin of {margin} voxels"

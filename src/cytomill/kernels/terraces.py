@@ -65,14 +65,17 @@ def height_of_cap(inradius, spread):
 
 @njit(nogil=True, cache=True)
 def _reach_in_row(mask, y, x, step, value, most):
-    """Voxels of `value` from x on in a direction, at most `most`; -1 in a row beyond the faces."""
+    """Voxels of `value` from x on to a contour in a direction; -1 where there is none within `most`.
+
+    A face is no contour: what reaches one goes on beyond it.
+    """
     if y < 0 or y >= mask.shape[0]:
         return -1.0
     count = 0
     while 0 <= x < mask.shape[1] and mask[y, x] == value and count < most:
         count += 1
         x += step
-    return float(count) if count < most else -1.0
+    return float(count) if 0 <= x < mask.shape[1] and count < most else -1.0
 
 
 @njit(nogil=True, cache=True)

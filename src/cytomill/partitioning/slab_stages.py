@@ -46,6 +46,8 @@ SLAB_VOXELS, BAND_VOXELS = 24_000_000, 16_000_000
 #: Peak bytes while they are computed, measured and rounded up: a voxel of a slab, and of its mask with the
 #: halo; a voxel of a band while its fields are derived; a voxel and layer of sites.
 SLAB_BYTES, MASK_BYTES, BAND_BYTES, LAYER_BYTES = 3, 1, 32, 5
+#: Of a pixel of one slice, beside what the distances say: allocations that are not given back at once.
+SPARE_BYTES = 25
 
 SURFACES = ("nucleus", "cell")
 PLANE_ARRAYS = ("squared", "offset")
@@ -123,7 +125,7 @@ class PlaneStage(PartitionStage):
             pixels = height * width
             halo = depth + 2 * self.halo
             slab = depth * (SLAB_BYTES + LAYER_BYTES * self.layers)
-            held = pixels * (slab + halo * MASK_BYTES + SLICE_BYTES_A_VOXEL)
+            held = pixels * (slab + halo * MASK_BYTES + SLICE_BYTES_A_VOXEL + SPARE_BYTES)
             # A band of it as arrays, as a file, and compressed.
             rows = min(height, max(1, BAND_VOXELS // (boxes[tuple(unit.region[1:])] * width)))
             return held + 4 * depth * rows * width * LAYER_BYTES * self.layers

@@ -38,6 +38,9 @@ CELLS_METADATA = {
     "note": "what was decided about its masks",
 }
 
+#: Draws of a bootstrap that are held at once, and what libraries take for tables.
+INTERVAL_BYTES = 100 * 2**20
+
 #: Columns that a table of particles gains.
 PARTICLE_COLUMNS = (
     "cell", "compartment", "shell", "t", "distance_ne_nm", "distance_pm_nm", "nearest_ne_nm", "nearest_pm_nm",
@@ -65,7 +68,8 @@ class TableStage(PartitionStage):
         return []
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        return self.held_bytes()
+        objects = sum(array.nbytes for array in self.state.results.get("organelles", {}).values())
+        return self.held_bytes() + 4 * objects + INTERVAL_BYTES
 
     def process(self, unit: Unit) -> UnitOutput:
         raise ValueError(f"the {self.name} stage has no units, but unit {unit.index} was asked for")
