@@ -49,6 +49,18 @@ def test_flat_faces_lie_halfway_between_voxel_centres():
     np.testing.assert_allclose(np.unique(wall[:, 1]), [45, 145], atol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(0.4, 1.0, 1.3), (12.6, 8.1, 8.1), (0.7, 0.7, 0.7), (1e4, 9.9e3, 1.1e4)])
+def test_flat_faces_keep_their_sites_whatever_the_voxel_size(size):
+    # Half of such a size is no float32: the face must not be a rounding error away from both its voxels.
+    mask = np.zeros((12, 12, 12), bool)
+    mask[3:9, 3:9, 3:9] = True
+    sites = surface_sites(mask, size) / size
+    for axis in range(3):
+        others = np.abs(sites[:, [k for k in range(3) if k != axis]] - 5.5).max(axis=1) < 1.5
+        for face in (2.5, 8.5):
+            assert (others & (np.abs(sites[:, axis] - face) < 0.1)).any(), (axis, face)
+
+
 @pytest.mark.parametrize("size", [(1.0, 1.0, 1.0), (2.685, 1.0, 1.0)])
 @pytest.mark.parametrize("radius", [12.0, 25.0])
 def test_sites_of_a_ball_lie_on_its_sphere_without_bias(size, radius):

@@ -144,6 +144,24 @@ def test_a_ring_about_the_nucleus_has_the_position_of_its_voxels():
     assert table["distance_ne_nm"][0] == pytest.approx(fields["distance_ne"][ring > 0].mean() * 0.01)
 
 
+@pytest.mark.parametrize("radius, known", [(1.5, True), (4.5, False)])
+def test_an_object_reaching_beyond_the_margin_has_no_distance_of_its_centre(radius, known):
+    # Its centre lies beyond the margin: the voxels within say how near it comes, not where its centre is.
+    fields = ball_cell((31, 31, 40), (15, 15, 12), 5, 11, margin=4.0)
+    z, y, x = np.ogrid[:31, :31, :40]
+    place = 25 if known else 28
+    ball = (((z - 15) ** 2 + (y - 15) ** 2 + (x - place) ** 2) <= radius**2).astype(np.int32)
+    rows = tally_objects(ball, n_shells=N, **fields)
+    sampled = sample_points(centroid_voxels(rows), **fields)
+    (row,) = object_table("g", rows, N, (10, 10, 10), 0.1, 40.0, sampled).to_dict("records")
+    assert row["compartment"] == "adsorbed"
+    assert row["nearest_pm_nm"] == pytest.approx(10, abs=5)
+    if known:
+        assert row["distance_pm_nm"] == pytest.approx(20, abs=0.1)
+    else:
+        assert np.isnan(row["distance_pm_nm"]) and np.isnan(row["distance_ne_nm"])
+
+
 def test_uptake_counts_every_cell_and_compartment():
     fields = line_of_two_cells()
     labels = np.array([1, 1, 2, 0, 0, 3, 0, 4, 0, 5, 0, 0, 0, 0], np.int32).reshape(1, 1, -1)

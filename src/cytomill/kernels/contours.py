@@ -33,6 +33,9 @@ NONE = np.float32(np.inf)
 
 #: A site is never nearer to a voxel's centre than this, in voxels.
 NEAREST = np.float32(1e-3)
+#: Half a voxel, as far as float32 distances in nm can tell: a face halfway between two centres belongs to
+#: both of their voxels, and must not be lost to both.
+_HALF = 0.5 + 1e-5
 _LEAST = 1e-6
 
 
@@ -182,6 +185,11 @@ def _contour(mask, stack, order, along_z, along_y, size_y, size_x, level, height
 
 
 @njit(nogil=True, cache=True)
+def _within_half(offset):
+    return min(max(offset, -0.5), 0.5)
+
+
+@njit(nogil=True, cache=True)
 def foot_of_plane(step_z, step_y, step_x, size_z, size_y, size_x):
     """Foot of the perpendicular on the plane through up to three axis crossings, in voxels.
 
@@ -201,17 +209,17 @@ def foot_of_plane(step_z, step_y, step_x, size_z, size_y, size_x):
     oz = nz / square / size_z
     oy = ny / square / size_y
     ox = nx / square / size_x
-    if abs(oz) <= 0.5 and abs(oy) <= 0.5 and abs(ox) <= 0.5:
-        return True, oz, oy, ox
+    if abs(oz) <= _HALF and abs(oy) <= _HALF and abs(ox) <= _HALF:
+        return True, _within_half(oz), _within_half(oy), _within_half(ox)
     oz = step_z / size_z
     oy = step_y / size_y
     ox = step_x / size_x
-    if abs(oz) <= 0.5 and abs(oz) <= abs(oy) and abs(oz) <= abs(ox):
-        return True, oz, 0.0, 0.0
-    if abs(oy) <= 0.5 and abs(oy) <= abs(ox):
-        return True, 0.0, oy, 0.0
-    if abs(ox) <= 0.5:
-        return True, 0.0, 0.0, ox
+    if abs(oz) <= _HALF and abs(oz) <= abs(oy) and abs(oz) <= abs(ox):
+        return True, _within_half(oz), 0.0, 0.0
+    if abs(oy) <= _HALF and abs(oy) <= abs(ox):
+        return True, 0.0, _within_half(oy), 0.0
+    if abs(ox) <= _HALF:
+        return True, 0.0, 0.0, _within_half(ox)
     return False, 0.0, 0.0, 0.0
 
 

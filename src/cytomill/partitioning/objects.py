@@ -137,7 +137,8 @@ def object_table(
     points : (P, 7) int64 ndarray, optional
         :func:`cytomill.kernels.object_tally.sample_points` at :func:`centroid_voxels`, of all blocks in any
         order.  Where it is not given, and for an object whose centroid lies in another compartment than the
-        object (a ring, a bent mitochondrion), the mean over the object's voxels stands for the centre.
+        object (a ring, a bent mitochondrion), the mean over the object's voxels stands for the centre; its
+        distances are NaN if not all of its voxels lie in that cell and its margin.
     origin_nm : sequence of float
         Centre of the volume's first voxel.
     two_dimensional : bool
@@ -164,6 +165,8 @@ def object_table(
 
     # Means over the object's voxels, replaced by what its centre's voxel says where that is of its kind.
     own_voxels = np.maximum(1, own["margin"] + own["cytoplasm"] + own["nucleus"])
+    # Of an object that reaches beyond the margin, or into another cell, a part alone knows its distances.
+    partly = own_voxels < count
     t = own["sum_position"] / (POSITION_ONE * np.maximum(1, own["cytoplasm"]))
     shell = np.minimum(
         n_shells, n_shells * own["sum_position"] // (POSITION_ONE * np.maximum(1, own["cytoplasm"])) + 1
@@ -171,7 +174,7 @@ def object_table(
     distance = {}
     for side in ("ne", "pm"):
         mean = own[f"sum_distance_{side}"] / own_voxels * quantum_nm
-        distance[side] = np.where(own[f"nearest_{side}"] >= SATURATED, np.nan, mean)
+        distance[side] = np.where(partly | (own[f"nearest_{side}"] >= SATURATED), np.nan, mean)
     if points is not None and len(points):
         at, objects = points, points[:, 0]
         sampled_cytoplasm = (at[:, 2] == CYTOPLASM) | (at[:, 2] == CENSORED)
