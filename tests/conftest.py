@@ -1,8 +1,14 @@
 """Fixtures shared by all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+from cytomill.runtime.startup import numba_cache_folder
+
+# Before numba is imported: kernels compiled from other sources than these must not be found.
+os.environ["NUMBA_CACHE_DIR"] = str(numba_cache_folder())
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -424,3 +424,19 @@ def test_memory_does_not_grow_with_the_number_of_lines(tmp_path):
         command = [sys.executable, "-c", _STREAM, str(tmp_path / "a.xvg"), str(millions)]
         peaks.append(int(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 1024)
     assert peaks[1] < peaks[0] + 20, peaks
+
+
+def test_an_empty_outermost_shell_moves_no_other(tmp_path):
+    shells = np.zeros((4, 5, 6), np.uint8)
+    shells[1:3, 1:4, 1:5] = 1
+    shells[2, 2:4, 2:4] = 3
+    organelle = shells == 3
+    coords = sample_coordinates(shells, 1.0, shells=4)
+    path = save_partition_coords(coords, "cell", tmp_path)
+    loaded = load_partition_coords_from_xvg(path)
+    assert loaded.shells == 4
+    assert loaded.radial_positions == {1: 0.125, 3: 0.625}
+    for source in (coords, loaded, path):
+        rdf = calculate_rdf_from_xvg(organelle, source, None, bins=4)
+        assert rdf["counts"].tolist() == [0, 0, 4, 0]
+        assert np.isnan(rdf["rdf"][[1, 3]]).all()

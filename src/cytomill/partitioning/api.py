@@ -198,6 +198,7 @@ class Partitioning(MembranePairs):
     def _shells(self, n_slices: int | None) -> int:
         n = self.n_slices if n_slices is None else n_slices
         check_shell_count(n)
+        self._shells_made = n
         return n
 
     def _cell_of(
@@ -247,14 +248,15 @@ class Partitioning(MembranePairs):
         Returns
         -------
         dict
-            Id → (N, 3) int32 array (Z, Y, X), ids ascending.
+            Id → (N, 3) int32 array (Z, Y, X), ids ascending; it keeps the number of shells of the partition
+            that was made last, as an empty outermost one has no id.
 
         Raises
         ------
         ValueError
             If the density is no share, or the partition holds no ids.
         """
-        return sample_coordinates(partition_mask, sampling_density, self.seed)
+        return sample_coordinates(partition_mask, sampling_density, self.seed, self._shells_made)
 
     def save_partition_coords_to_xvg(
         self,

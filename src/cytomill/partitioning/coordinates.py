@@ -27,6 +27,8 @@ class PartitionCoordinates(dict[int, np.ndarray]):
         Identifier of the dataset, empty where unknown.
     voxel_size_nm : tuple of float or None
         (Z, Y, X), where the file states it.
+    shells : int or None
+        Number of shells, those without a point included; None where unknown.
     centre : (3,) ndarray or None
         Centre (Z, Y, X) of an older NE edge, in voxels.
     stated_positions : mapping of int to float, or None
@@ -40,18 +42,19 @@ class PartitionCoordinates(dict[int, np.ndarray]):
         self.layout = layout
         self.dataid: str = known.get("dataid", "")
         self.voxel_size_nm: tuple[float, float, float] | None = known.get("voxel_size_nm")
+        self.shells: int | None = known.get("shells")
         self.centre: np.ndarray | None = known.get("centre")
         self.stated_positions: Mapping[int, float] | None = known.get("positions")
 
     @property
     def radial_positions(self) -> dict[int, float]:
-        """Radial position of each id, 0 at the NE and 1 at the PM: (id - ½)/n with n the largest id.
+        """Radial position of each id, 0 at the NE and 1 at the PM: (id - ½)/n, n the largest id if unknown.
 
         The surfaces of the older files lie at t = k/7, an NE edge at 0 and a PM edge at 1.
         """
         if self.stated_positions is not None:
             return dict(self.stated_positions)
-        n = max(self, default=0)
+        n = max(self.shells or 0, max(self, default=0))
         return {i: (i - 0.5) / n for i in self}
 
 
@@ -126,7 +129,9 @@ def count_ids(partition: np.ndarray) -> np.ndarray:
     return counts
 
 
-def sample_coordinates(partition: np.ndarray, density: float, seed: int = 0) -> PartitionCoordinates:
+def sample_coordinates(
+    partition: np.ndarray, density: float, seed: int = 0, shells: int | None = None
+) -> PartitionCoordinates:
     """Coordinates of a share of each shell's voxels, without replacement.
 
     Every voxel of a shell is as likely as any other; the sample of a shell depends on its voxels, its id
@@ -139,6 +144,8 @@ def sample_coordinates(partition: np.ndarray, density: float, seed: int = 0) -> 
     density : float
         Share of the voxels, in (0, 1]; at least one voxel of every shell is taken, 1 takes all.
     seed : int
+    shells : int, optional
+        Number of shells, those without a voxel included, where known.
 
     Returns
     -------
@@ -174,7 +181,7 @@ def sample_coordinates(partition: np.ndarray, density: float, seed: int = 0) -> 
     for i in np.flatnonzero(wanted):
         taken = np.unravel_index(flat[stop[i] - wanted[i] : stop[i]], partition.shape)
         coords[int(i)] = np.stack(taken, axis=1).astype(np.int32)
-    return PartitionCoordinates(coords)
+    return PartitionCoordinates(coords, shells=shells)
 
 
 def partition_rows(

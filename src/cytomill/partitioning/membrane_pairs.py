@@ -56,6 +56,7 @@ class MembranePairs:
         self.ne_labels = tuple(ne_labels)
         self.pm_labels = tuple(pm_labels)
         self.notes: tuple[str, ...] = ()
+        self._shells_made: int | None = None
         self._given_size: tuple[float, ...] | None = None
         self._file_size: tuple[float, ...] | None = None
         if voxel_size_nm is not None:

@@ -37,19 +37,23 @@ OLDER_INTERVALS = 7
 
 @dataclass
 class Header:
-    """What the head of a file, or its name, says; the voxel size is (Z, Y, X)."""
+    """What the head of a file, or its name, says; the voxel size is (Z, Y, X), the shells their number."""
 
     layout: str
     dataid: str = ""
     voxel_size_nm: tuple[float, float, float] | None = None
+    shells: int | None = None
 
 
-def _head(dataid: str, voxel_size_nm: Sequence[float] | None) -> str:
+def _head(dataid: str, voxel_size_nm: Sequence[float] | None, shells: int | None) -> str:
     size = "not stated"
     if voxel_size_nm is not None:
         size = " ".join(f"{length:.12g}" for length in reversed(tuple(voxel_size_nm))) + " nm"
+    # An empty outermost shell has no line: without their number the others would move outwards.
+    number = f"# Shells: {shells}\n" if shells else ""
     return (
         f"# Partition coordinates for {dataid}\n# Format: x y z partition_id\n# Voxel size (x y z): {size}\n"
+        + number
     )
 
 
@@ -86,6 +90,7 @@ def write_xvg(
     dataid: str,
     voxel_size_nm: Sequence[float] | None = None,
     reference_ids: Sequence[int] | None = None,
+    shells: int | None = None,
 ) -> int:
     """Write points as a stream: the file is replaced whole when the last piece is in.
 
@@ -101,6 +106,8 @@ def write_xvg(
         (Z, Y, X); the header says so.
     reference_ids : sequence of int, optional
         Write the layout of the published reference, with these ids in its legend.
+    shells : int, optional
+        Number of shells, those without a point included; the header says so.
 
     Returns
     -------
@@ -113,7 +120,7 @@ def write_xvg(
         If a piece is no list of points, or a coordinate is not finite.
     """
     reference = reference_ids is not None
-    head = _reference_head(dataid, reference_ids) if reference else _head(dataid, voxel_size_nm)
+    head = _reference_head(dataid, reference_ids) if reference else _head(dataid, voxel_size_nm, shells)
     count = 0
     with replacing(path) as file:
         file.write(head.encode())
@@ -181,7 +188,8 @@ def save_partition_coords(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{dataid}_partition_coords.xvg"
     pieces = ((np.asarray(partition_coords[i]), i) for i in filled)
-    write_xvg(path, pieces, dataid, voxel_size_nm, filled if compat else None)
+    shells = getattr(partition_coords, "shells", None)
+    write_xvg(path, pieces, dataid, voxel_size_nm, filled if compat else None, shells)
     return path
 
 
@@ -204,10 +212,12 @@ def _read_header(path: Path, start: bytes) -> Header:
     if lines:
         dataid = re.search(r"^# Partition coordinates for (.*)$", text, re.M)
         size = re.search(r"^# Voxel size \(x y z\): (\S+) (\S+) (\S+) nm", text, re.M)
+        shells = re.search(r"^# Shells: (\d+)$", text, re.M)
         return Header(
             DOCUMENTED,
             dataid[1].strip() if dataid else "",
             tuple(float(length) for length in reversed(size.groups())) if size else None,
+            int(shells[1]) if shells else None,
         )
     first = start.split(b"\n", 1)[0].split()
     name = path.name
@@ -361,6 +371,7 @@ def load_partition_coords_from_xvg(xvg_file: str | os.PathLike) -> PartitionCoor
         header.layout,
         dataid=header.dataid,
         voxel_size_nm=header.voxel_size_nm,
+        shells=header.shells,
         centre=centre,
         positions=positions,
     )

@@ -94,11 +94,11 @@ def calculate_rdf_from_xvg(
         counts = np.bincount(bin_of[found], minlength=bins)
         volumes = np.bincount(bin_of, minlength=bins)
     else:
-        organelle, listed, dataset = _count_points(mask, partition_coords, dataset)
+        organelle, listed, dataset, shells = _count_points(mask, partition_coords, dataset)
         ids = np.flatnonzero(listed)
         if not ids.size:
             raise ValueError("an RDF needs partition points; found none")
-        bin_of = _bins_of_ids(ids, partition_coords, radial_positions, bins)
+        bin_of = _bins_of_ids(ids, partition_coords, radial_positions, bins, shells)
         counts = np.bincount(bin_of, organelle[ids], bins).astype(np.int64)
         volumes = np.bincount(bin_of, listed[ids], bins).astype(np.int64)
     return _results(dataset, counts, volumes, total, rdf(counts, volumes))
@@ -142,13 +142,13 @@ def _bins_of(positions: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _bins_of_ids(
-    ids: np.ndarray, coords: Any, radial_positions: Mapping[int, float] | None, bins: int
+    ids: np.ndarray, coords: Any, radial_positions: Mapping[int, float] | None, bins: int, shells: int
 ) -> np.ndarray:
     if radial_positions is None and isinstance(coords, PartitionCoordinates):
         radial_positions = coords.stated_positions
     if radial_positions is None:
         # In integers: (id - ½)/n · bins may lie on a bin's edge.
-        return ((2 * ids - 1) * bins) // (2 * ids[-1])
+        return ((2 * ids - 1) * bins) // (2 * max(shells, int(ids[-1])))
     missing = [int(i) for i in ids if i not in radial_positions]
     if missing:
         raise ValueError(f"partition {missing[0]} has points but no radial position")
@@ -169,25 +169,28 @@ def _hits(mask: np.ndarray, points: np.ndarray) -> np.ndarray:
     return mask[voxels[:, 0], voxels[:, 1], voxels[:, 2]]
 
 
-def _pieces(coords: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _pieces(coords: Any) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
+    """Dataset, number of shells (0 where not said), points and ids, piece by piece."""
     if not isinstance(coords, Mapping):
         for header, points, ids in iterate_points(coords):
             if header.layout not in (DOCUMENTED, REFERENCE):
                 raise ValueError(f"{coords} is a file of {header.layout}: load it first, for its positions")
-            yield header.dataid, points, ids
+            yield header.dataid, header.shells or 0, points, ids
         return
     for i, points in coords.items():
         points = np.asarray(points)
         for first in range(0, len(points), POINTS):
             part = points[first : first + POINTS]
-            yield getattr(coords, "dataid", ""), part, np.full(len(part), i, np.int64)
+            shells = getattr(coords, "shells", None) or 0
+            yield getattr(coords, "dataid", ""), shells, part, np.full(len(part), i, np.int64)
 
 
-def _count_points(mask: np.ndarray, coords: Any, dataset: str) -> tuple[np.ndarray, np.ndarray, str]:
-    """Organelle and listed points of each id, and the dataset's name."""
+def _count_points(mask: np.ndarray, coords: Any, dataset: str) -> tuple[np.ndarray, np.ndarray, str, int]:
+    """Organelle and listed points of each id, the dataset's name, and the number of shells (0: not said)."""
+    shells = 0
     organelle, listed = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    for name, points, ids in _pieces(coords):
-        dataset = name
+    for name, count, points, ids in _pieces(coords):
+        dataset, shells = name, count
         if not len(points):
             continue
         size = max(len(listed), int(ids.max()) + 1)
@@ -195,7 +198,7 @@ def _count_points(mask: np.ndarray, coords: Any, dataset: str) -> tuple[np.ndarr
         listed = np.pad(listed, (0, size - len(listed)))
         listed += np.bincount(ids, minlength=size)
         organelle += np.bincount(ids[_hits(mask, points)], minlength=size)
-    return organelle, listed, dataset
+    return organelle, listed, dataset, shells
 
 
 def _compat_rdf(

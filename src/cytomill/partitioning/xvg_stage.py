@@ -72,7 +72,7 @@ class XvgStage(PartitionStage):
             points = ((np.argwhere(shells == i) + origin, i) for i in ids)
             write_xvg(path, points, self.dataid(cell), reference_ids=ids)
         else:
-            write_xvg(path, self._points(cell), self.dataid(cell), self.state.voxel_size_nm)
+            write_xvg(path, self._points(cell), self.dataid(cell), self.state.voxel_size_nm, shells=n)
         return UnitOutput({}, [path])
 
     def _slabs(self, cell: RosterCell) -> Iterator[tuple[int, np.ndarray]]:
