@@ -137,10 +137,12 @@ class ComponentStage(NanoparticleStage):
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         block, dtype = largest_block(units, self.block()), self.state.config.posterior_dtype
-        around = [size + 2 * halo for size, halo in zip(block, self.element.halo, strict=True)]
+        shape, halo = self.state.label_shape, self.element.halo
+        around = [region_shape(grow(unit.region, halo, shape)[0]) for unit in units]
+        read = tuple(map(max, zip(*around, strict=True))) if units else block
         # Runs of 16 bytes at 5 % load and five voxels a run, thrice while they are written.
         runs = prod(block) * 12 // 25
-        return max(unit_bytes(block, self.element, dtype), self.posterior_bytes(around)) + runs
+        return max(unit_bytes(block, self.element, dtype, read=read), self.posterior_bytes(read)) + runs
 
     def posterior_bytes(self, shape: Sequence[int]) -> int:
         """Peak bytes of reading a region of the posterior."""

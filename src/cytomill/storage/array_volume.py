@@ -11,7 +11,7 @@ import numpy as np
 from cytomill.storage.axes import SpatialAxes
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.regions import Region, region_slices
-from cytomill.storage.stores import reading_buffer_bytes
+from cytomill.storage.stores import region_buffer_bytes
 from cytomill.storage.volumes import Volume
 
 
@@ -73,7 +73,11 @@ class ArrayVolume(Volume):
     def reading_bytes(self, shape: Sequence[int]) -> int:
         voxels = super().reading_bytes(shape)
         shards = getattr(self._array, "shards", None)
-        return voxels + reading_buffer_bytes(shape, self._axes.pick(shards), self.dtype) if shards else voxels
+        if not shards:
+            return voxels
+        return voxels + region_buffer_bytes(
+            shape, self.shape, self._axes.pick(shards), self.chunks, self.dtype
+        )
 
     def close(self) -> None:
         self._close()

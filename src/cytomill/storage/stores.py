@@ -24,6 +24,7 @@ __all__ = [
     "open_store",
     "parse_spacing",
     "reading_buffer_bytes",
+    "region_buffer_bytes",
     "spacing_name",
     "writing_buffer_bytes",
 ]
@@ -133,7 +134,7 @@ class StoredArray(ABC):
     def reading_bytes(self, shape: Sequence[int]) -> int:
         """Estimate the peak memory of reading a region of this shape, the voxels returned included."""
         voxels = math.prod(shape) * self.dtype.itemsize
-        return voxels + reading_buffer_bytes(shape, self.shards, self.dtype)
+        return voxels + region_buffer_bytes(shape, self.shape, self.shards, self.chunks, self.dtype)
 
 
 class VolumeStore(ABC):
@@ -327,6 +328,36 @@ def reading_buffer_bytes(
         Bytes stored a byte of voxels, at the most.
     """
     return int(encoded * _in_flight_bytes(shape, shards, dtype))
+
+
+def region_buffer_bytes(
+    shape: Sequence[int],
+    extent: Sequence[int],
+    shards: Sequence[int],
+    chunks: Sequence[int],
+    dtype: Any,
+) -> int:
+    """Estimate what reading a region takes beside its voxels, wherever in the array it lies.
+
+    A shard that the region holds whole is read whole, as it is stored; of one that it cuts, a chunk at a time
+    is read and decoded.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the region, voxels (Z, Y, X).
+    extent, shards, chunks : sequence of int
+        Of the array, its shards and its chunks.
+    dtype : dtype-like
+        Of the array.
+    """
+    whole = []
+    for size, total, shard in zip(shape, extent, shards, strict=True):
+        last = total % shard or shard
+        whole.append(shard if size >= shard else last if size >= last else 0)
+    if all(whole):
+        return reading_buffer_bytes(shape, whole, dtype)
+    return 2 * codec_threads() * math.prod(chunks) * np.dtype(dtype).itemsize
 
 
 def writing_buffer_bytes(
