@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_run(commands)
     _add_plan(commands)
-    _add_folder_command(commands, "status", "how far a campaign is", _status)
+    _add_every(_add_folder_command(commands, "status", "how far a campaign is", _status))
     _add_folder_command(commands, "report", "write the reports of a campaign again", _report)
     _add_verify(commands)
     _add_doctor(commands)
@@ -112,6 +112,7 @@ def _add_plan(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--ranks", type=int, default=1, help="ranks of the run")
     parser.add_argument("--ranks-per-node", type=int, help="ranks that share a node's memory (default: all)")
     _add_overrides(parser)
+    _add_every(parser)
     parser.set_defaults(run=_plan)
 
 
@@ -123,21 +124,30 @@ def _plan(options: argparse.Namespace) -> int:
     plan = make_plan(
         load_campaign(options.campaign, options.overrides), options.ranks, options.ranks_per_node
     )
-    print_renderable(render_plan(plan))
+    print_renderable(render_plan(plan, options.all))
     return 0 if plan.fits else 2
 
 
-def _add_folder_command(commands: argparse._SubParsersAction, name: str, text: str, function) -> None:
+def _add_folder_command(
+    commands: argparse._SubParsersAction, name: str, text: str, function
+) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text)
     parser.add_argument("folder", type=Path, help="output folder of the campaign")
     parser.set_defaults(run=function)
+    return parser
+
+
+def _add_every(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--all", action="store_true", help="every stage of every dataset, also where there are many"
+    )
 
 
 def _status(options: argparse.Namespace) -> int:
     from cytomill.campaign.status import read_status, render_status
     from cytomill.reports.terminal import print_renderable
 
-    print_renderable(render_status(read_status(options.folder)))
+    print_renderable(render_status(read_status(options.folder), options.all))
     return 0
 
 

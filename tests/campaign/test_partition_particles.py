@@ -298,8 +298,10 @@ def test_cells_whose_particles_are_set_aside_are_set_aside_with_a_sentence(input
     # What does not need the particles is kept; once they are there, the rest is made.
     kept = {(stage, unit) for dataset, stage, unit in engine.computed if dataset == "cell"}
     assert {"survey", "cells", "shells"} <= {stage for stage, _ in kept}
-    states = {(row.dataset, row.stage): row.state for row in read_status(campaign.output).stages}
-    assert states["stack", "posterior"] == "set aside" and states["cell", "contents"] != "done"
+    status = read_status(campaign.output)
+    states = {(row.dataset, row.stage): row.state for row in status.stages}
+    assert states["stack", "posterior"] == states["cell", "contents"] == "set aside"
+    assert status.state == "set aside"
     engine = run_waves(campaign, attempts=4)
     assert not engine.set_aside
     made = {(dataset, stage) for dataset, stage, _ in engine.computed}

@@ -5,7 +5,15 @@ import io
 import pytest
 
 from cytomill.reports.quantities import bytes_text, count_text, figures_text, percent_text, seconds_text
-from cytomill.reports.terminal import PlanRow, StatusRow, plan_table, print_renderable, status_table
+from cytomill.reports.terminal import (
+    PlanRow,
+    StatusRow,
+    fold_plan,
+    fold_status,
+    plan_table,
+    print_renderable,
+    status_table,
+)
 
 
 def printed(table) -> str:
@@ -75,3 +83,32 @@ def test_empty_tables_print():
 )
 def test_numbers_for_people(text, expected):
     assert text == expected
+
+
+def test_many_datasets_share_a_line_where_they_are_equally_far():
+    rows = []
+    for i in range(400):
+        far = "done" if i < 300 else "running" if i < 399 else "set aside"
+        rows.append(StatusRow(f"s{i}", "histograms", "done", 4, 4))
+        rows.append(StatusRow(f"s{i}", "masks", far, 4 if far == "done" else 1, 4, int(far == "set aside")))
+    folded = fold_status(rows)
+    assert [(r.dataset, r.stage, r.state, r.done, r.total) for r in folded] == [
+        ("300 datasets", "all 2", "done", 2400, 2400),
+        ("99 datasets", "masks, 2 of 2", "running", 99, 396),
+        ("s399", "masks, 2 of 2", "set aside", 1, 4),
+    ]
+
+
+def test_a_folded_plan_adds_up_to_the_same_totals():
+    rows, kinds = [], []
+    for i in range(20):
+        for stage in ("components", "masks"):
+            rows.append(PlanRow(f"d{i}", stage, i, 1000 * i, 10, 1, 0.5, f"reads {i} times"))
+            kinds.append("nanoparticles" if i % 2 else "partitioning")
+    folded = fold_plan(rows, kinds)
+    assert [(r.dataset, r.stage) for r in folded] == [
+        (f"10 × {kind}", stage) for kind in ("nanoparticles", "partitioning") for stage in ("components", "masks")
+    ]
+    assert sum(r.units for r in folded) == sum(r.units for r in rows)
+    assert max(r.memory_bytes for r in folded) == 19000
+    assert folded[0].note == "reads 19 times at the most"

@@ -22,7 +22,7 @@ from cytomill.campaign.opening import TELEMETRY, in_order
 from cytomill.campaign.pipeline import Place
 from cytomill.campaign.pipelines import PIPELINES
 from cytomill.reports.quantities import bytes_text, count_text, seconds_text
-from cytomill.reports.terminal import PlanRow, plan_table
+from cytomill.reports.terminal import MANY, PlanRow, fold_plan, plan_table
 from cytomill.runtime.ledger import JOURNALS, LedgerState, replay
 from cytomill.runtime.memory import (
     MemoryLimit,
@@ -63,6 +63,8 @@ class CampaignPlan:
         Ranks in all, and those that share a node's memory.
     stages : list of StageNeeds
         A row a stage, datasets in their order. Times are of what is not done yet.
+    pipelines : dict of str to str
+        Each dataset's pipeline.
     refused : dict of str to str
         Datasets that cannot be used, and why.
     fits : bool
@@ -86,6 +88,7 @@ class CampaignPlan:
     ranks: int
     local_ranks: int
     stages: list[StageNeeds] = field(default_factory=list)
+    pipelines: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     fits: bool = True
     refusal: str = ""
@@ -188,6 +191,7 @@ def make_plan(
     plan = CampaignPlan(campaign.name, campaign.output, ranks, local_ranks, notes=list(campaign.warnings))
     opened: dict[str, Any] = {}
     for dataset in in_order(campaign.datasets):
+        plan.pipelines[dataset.name] = dataset.pipeline
         try:
             plan.stages += estimate(campaign, dataset, ranks, opened)
         except (ValueError, OSError) as error:
@@ -280,9 +284,18 @@ def _check_disk(plan: CampaignPlan) -> None:
         )
 
 
-def render_plan(plan: CampaignPlan) -> Group:
-    """What a person sees of a plan: a table, the totals, the flags for Slurm."""
+def render_plan(plan: CampaignPlan, every: bool = False) -> Group:
+    """What a person sees of a plan: a table, the totals, the flags for Slurm.
+
+    Parameters
+    ----------
+    plan : CampaignPlan
+    every : bool
+        Every stage of every dataset, however many there are.
+    """
     rows = [_row(stage) for stage in plan.stages]
+    if not every and len({row.dataset for row in rows}) > MANY:
+        rows = fold_plan(rows, [plan.pipelines[row.dataset] for row in rows])
     lines = [Text(sentence) for sentence in plan.refused.values()]
     table = [plan_table(rows)] if rows else []
     return Group(

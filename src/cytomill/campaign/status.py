@@ -5,7 +5,7 @@ Nothing is locked or written, so that it may be asked at any time, also while a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
-from cytomill.campaign.opening import RESOLVED, TELEMETRY, open_datasets, stored_campaign
+from cytomill.campaign.opening import RESOLVED, TELEMETRY, in_order, open_datasets, stored_campaign
 from cytomill.campaign.pipelines import PIPELINES
-from cytomill.reports.terminal import StatusRow, status_table
+from cytomill.reports.terminal import MANY, StatusRow, fold_status, status_table
 from cytomill.runtime.ledger import StageState, replay
 from cytomill.runtime.lock import read_owner
 from cytomill.runtime.telemetry import read_events
@@ -143,20 +143,32 @@ def read_status(folder: Path) -> CampaignStatus:
     status.launches = [_launch(line) for line in ledger.launches]
     status.notes = [*ledger.damaged, *opened.set_aside.values()]
     paces = {} if running is None else _paces(folder, running, ledger.stages)
-    for dataset in campaign.datasets:
+    rows: dict[str, list[StageStatus]] = {}
+    lost: set[str] = set()
+    for dataset in in_order(campaign.datasets):  # those first whose results others read
+        rows[dataset.name] = []
         own = {stage: known for (name, stage), known in ledger.stages.items() if name == dataset.name}
         planned = {stage.name: stage for stage in opened.stages.get(dataset.name, ())}
-        refused = opened.set_aside.get(dataset.name, "")
+        refused = opened.set_aside.get(dataset.name, "") or _needs_lost(dataset, lost)
         for name in _stage_names(dataset, own, planned):
             row = _stage_status(dataset.name, name, own.get(name), campaign, running, refused)
             _pace(row, own.get(name), paces.get((dataset.name, name)))
-            status.stages.append(row)
+            rows[dataset.name].append(row)
             if row.state == SET_ASIDE:
                 refused = refused or next(iter(row.errors), "an earlier stage is set aside")
-        if not own and not planned:
-            status.stages.append(StageStatus(dataset.name, "", SET_ASIDE, errors=[refused]))
+        if refused:
+            lost.add(dataset.name)
+        if not rows[dataset.name]:
+            rows[dataset.name].append(StageStatus(dataset.name, "", SET_ASIDE, errors=[refused]))
+    status.stages = [row for dataset in campaign.datasets for row in rows[dataset.name]]
     status.state = RUNNING if running is not None else _overall(status.stages)
     return status
+
+
+def _needs_lost(dataset: Dataset, lost: Set[str]) -> str:
+    """Why a dataset cannot go on: another one, whose results it reads, is set aside."""
+    missing = [name for name in PIPELINES[dataset.pipeline].depends_on(dataset.options) if name in lost]
+    return f"dataset {missing[0]}, whose results it reads, is set aside" if missing else ""
 
 
 def _stage_names(
@@ -248,8 +260,15 @@ def _overall(stages: Sequence[StageStatus]) -> str:
     return WAITING if states <= {WAITING, SET_ASIDE} and not any(s.done for s in stages) else STOPPED
 
 
-def render_status(status: CampaignStatus) -> Group:
-    """What a person sees of a status: a line, a table, the errors."""
+def render_status(status: CampaignStatus, every: bool = False) -> Group:
+    """What a person sees of a status: a line, a table, the errors.
+
+    Parameters
+    ----------
+    status : CampaignStatus
+    every : bool
+        Every stage of every dataset, however many there are.
+    """
     owner = ""
     if status.owner:
         owner = f" by {status.owner}" if status.state == RUNNING else f", its last run died ({status.owner})"
@@ -268,6 +287,8 @@ def render_status(status: CampaignStatus) -> Group:
         )
         for row in status.stages
     ]
+    if not every and len({row.dataset for row in rows}) > MANY:
+        rows = fold_status(rows)
     errors = dict.fromkeys(
         f"{row.dataset}, {row.stage}: {error}" if row.stage else error
         for row in status.stages

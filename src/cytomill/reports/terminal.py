@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import IO
 
 from rich import box
@@ -84,6 +85,88 @@ class PlanRow:
     files: int | None = None
     seconds: float | None = None
     note: str = ""
+
+
+#: Up to so many datasets a table has all stages of each; beyond, :func:`fold_status` and :func:`fold_plan`.
+MANY = 8
+
+
+def fold_status(rows: Sequence[StatusRow]) -> list[StatusRow]:
+    """The same state in fewer lines: datasets that are equally far share one.
+
+    Parameters
+    ----------
+    rows : sequence of StatusRow
+        The stages of each dataset together, in order.
+
+    Returns
+    -------
+    list of StatusRow
+        A dataset's stage is the one that it is at. Datasets set aside have a line each.
+    """
+    groups: dict[tuple[str, str, str], list[tuple[StatusRow, str]]] = {}
+    for dataset, stages in groupby(rows, key=lambda row: row.dataset):
+        row = _where_it_is(list(stages))
+        alone = dataset if row.state == "set aside" else ""
+        groups.setdefault((row.stage, row.state, alone), []).append((row, dataset))
+    return [
+        replace(
+            members[0][0],
+            dataset=members[0][1] if len(members) == 1 else f"{count_text(len(members))} datasets",
+            done=sum(row.done for row, _ in members),
+            total=sum(row.total for row, _ in members),
+            set_aside=sum(row.set_aside for row, _ in members),
+            bytes_per_second=_of(sum, (row for row, _ in members), "bytes_per_second"),
+            seconds_left=_of(max, (row for row, _ in members), "seconds_left"),
+        )
+        for members in groups.values()
+    ]
+
+
+def _where_it_is(stages: Sequence[StatusRow]) -> StatusRow:
+    """The line of the stage that a dataset is at, or one of all its stages where they are alike."""
+    states = {row.state for row in stages}
+    if len(stages) > 1 and len(states) == 1 and states <= {"done", "waiting"}:
+        done, total = sum(row.done for row in stages), sum(row.total for row in stages)
+        return replace(stages[0], stage=f"all {len(stages)}", done=done, total=total)
+    at = next((i for i, row in enumerate(stages) if row.state != "done"), 0)
+    # What waits behind a stage that is done is at the next one, which has not begun.
+    name = stages[at].stage
+    return replace(stages[at], stage=f"{name}, {at + 1} of {len(stages)}" if name else "")
+
+
+def fold_plan(rows: Sequence[PlanRow], kinds: Sequence[str]) -> list[PlanRow]:
+    """One line a stage for all datasets of a kind: sums, and the largest memory.
+
+    Parameters
+    ----------
+    rows : sequence of PlanRow
+    kinds : sequence of str
+        Of each row, the pipeline.
+    """
+    groups: dict[tuple[str, str], list[PlanRow]] = {}
+    for kind, row in zip(kinds, rows, strict=True):
+        groups.setdefault((kind, row.stage), []).append(row)
+    datasets = {kind: len({r.dataset for k, r in zip(kinds, rows) if k == kind}) for kind in set(kinds)}
+    return [
+        PlanRow(
+            f"{count_text(datasets[kind])} × {kind}",
+            stage,
+            sum(row.units for row in members),
+            _of(max, members, "memory_bytes"),
+            _of(sum, members, "disk_bytes"),
+            _of(sum, members, "files"),
+            _of(sum, members, "seconds"),
+            _worst_note([row.note for row in members]),
+        )
+        for (kind, stage), members in sorted(groups.items(), key=lambda item: item[0][0])
+    ]
+
+
+def _worst_note(notes: Sequence[str]) -> str:
+    """Notes of a stage differ by a number: the largest stands for all."""
+    worst = max(notes, key=lambda note: (len(note), note))
+    return f"{worst} at the most" if worst and len(set(notes)) > 1 else worst
 
 
 def status_table(rows: Sequence[StatusRow]) -> Table:
@@ -179,6 +262,6 @@ def _name(dataset: str, previous: str | None) -> Text:
     return Text("" if dataset == previous else dataset, style="bold")
 
 
-def _of(merge, rows: Sequence[PlanRow], name: str):
+def _of(merge, rows: Iterable[PlanRow | StatusRow], name: str):
     values = [getattr(row, name) for row in rows if getattr(row, name) is not None]
     return merge(values) if values else None

@@ -161,9 +161,9 @@ def _format_of(path: Path) -> str:
         return "tiff"
     if start[208:212] == b"MAP " or path.suffix.lower() in _MRC_SUFFIXES:
         return "mrc"
+    found = f"a file that starts with {start[:8]!r}" if start else "an empty file"
     raise VolumeError(
-        f"{path} is no volume that can be read: expected MRC, TIFF, NPY, NPZ, HDF5 or OME-Zarr, found a file "
-        f"that starts with {start[:8]!r}."
+        f"{path} is no volume that can be read: expected MRC, TIFF, NPY, NPZ, HDF5 or OME-Zarr, found {found}."
     )
 
 
