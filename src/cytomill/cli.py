@@ -205,6 +205,16 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--voxel-size-nm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="where the file does not say it"
     )
+    parser.add_argument(
+        "--dtype", choices=("uint8", "uint16"), help="scale grey levels to this type, say from int16 or float32"
+    )
+    parser.add_argument(
+        "--grey-levels",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="what becomes 0 and the largest level (default: all of an integer type, else the data's range)",
+    )
     parser.set_defaults(run=_convert)
 
 
@@ -221,6 +231,8 @@ def _convert(options: argparse.Namespace) -> int:
             options.store,
             voxel_size_nm=options.voxel_size_nm,
             progress=lambda done, total: progress.update(done),
+            dtype=options.dtype,
+            grey_levels=options.grey_levels,
         )
     print(f"{array.root}/{array.name}: {' × '.join(map(str, array.shape))} {array.dtype}")
     return 0

@@ -107,7 +107,9 @@ def test_a_folded_plan_adds_up_to_the_same_totals():
             kinds.append("nanoparticles" if i % 2 else "partitioning")
     folded = fold_plan(rows, kinds)
     assert [(r.dataset, r.stage) for r in folded] == [
-        (f"10 × {kind}", stage) for kind in ("nanoparticles", "partitioning") for stage in ("components", "masks")
+        (f"10 × {kind}", stage)
+        for kind in ("nanoparticles", "partitioning")
+        for stage in ("components", "masks")
     ]
     assert sum(r.units for r in folded) == sum(r.units for r in rows)
     assert max(r.memory_bytes for r in folded) == 19000

@@ -87,3 +87,48 @@ print((after - before) / 1024)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(result.stdout) < 120, f"{result.stdout} MiB more than before"
+
+
+def test_an_int16_stack_is_moved_to_uint16_without_loss(tmp_path):
+    data = stack(tmp_path / "a.mrc") - 300
+    np.save(tmp_path / "a.npy", data)
+    array = convert(tmp_path / "a.npy", tmp_path / "a.zarr", voxel_size_nm=(50, 10, 10), dtype="uint16")
+    np.testing.assert_array_equal(array.read().astype(int) - 32768, data)
+    assert array.attributes["processing"] == {
+        "step": "convert",
+        "complete": True,
+        "from": "int16",
+        "grey_levels": [-32768, 32767],
+    }
+
+
+def test_a_float_stack_is_scaled_by_its_finite_range_or_the_one_given(tmp_path):
+    data = np.random.default_rng(0).normal(0, 1, (5, 20, 30)).astype(np.float32)
+    data[2, 3, 4], data[0, 0, 0] = np.nan, 7.0
+    np.save(tmp_path / "a.npy", data)
+    size = {"voxel_size_nm": (50, 10, 10)}
+    whole = convert(tmp_path / "a.npy", tmp_path / "a.zarr", dtype="uint8", **size)
+    low, high = whole.attributes["processing"]["grey_levels"]
+    assert (low, high) == (np.nanmin(data), 7.0)
+    stored = whole.read()
+    assert stored[2, 3, 4] == 0 and stored[0, 0, 0] == 255 and stored.dtype == np.uint8
+    cut = convert(tmp_path / "a.npy", tmp_path / "b.zarr", dtype="uint8", grey_levels=(-1, 1), **size).read()
+    expected = np.clip(np.rint((np.nan_to_num(data, nan=-9) + 1) * 127.5), 0, 255)
+    assert np.abs(cut - expected).max() <= 1 and (cut == 0).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "sentence"),
+    [
+        (np.full((2, 3, 4), 5, np.float32), {"dtype": "uint8"}, "5 in every pixel: there are no grey levels"),
+        (np.full((2, 3, 4), np.nan, np.float32), {"dtype": "uint8"}, "no finite pixel"),
+        (np.zeros((2, 3, 4), np.complex64), {"dtype": "uint8"}, "only integers and real numbers"),
+        (np.zeros((2, 3, 4), np.int16), {"dtype": "uint8", "grey_levels": (3, 3)}, "from a low to a higher"),
+        (np.zeros((2, 3, 4), np.int16), {"grey_levels": (0, 3)}, "say which, uint8 or uint16"),
+    ],
+)
+def test_grey_levels_that_cannot_be_scaled_are_refused_in_a_sentence(tmp_path, data, options, sentence):
+    np.save(tmp_path / "a.npy", data)
+    with pytest.raises(VolumeError, match=sentence):
+        convert(tmp_path / "a.npy", tmp_path / "a.zarr", voxel_size_nm=(50, 10, 10), **options)
+    assert not (tmp_path / "a.zarr" / "images").exists()

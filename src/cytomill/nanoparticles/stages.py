@@ -31,8 +31,8 @@ def check_input(state: DatasetState) -> None:
     source = state.source
     if source.dtype.name not in DTYPES:
         raise ValueError(
-            f"{source.path}: pixels are {source.dtype.name}, expected uint8 or uint16; convert the stack "
-            "with its grey levels scaled to one of these"
+            f"{source.path}: pixels are {source.dtype.name}, expected uint8 or uint16; "
+            f"'cytomill convert --dtype uint16 {source.path} FOLDER.zarr' scales the grey levels"
         )
     if min(source.shape) < 1:
         raise ValueError(f"{source.path}: the stack of shape {source.shape} has no pixels")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cytomill.kernels.grey_levels import GreyLevels, finite_range
 from cytomill.storage.durable import seal
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.stores import (
@@ -17,7 +18,7 @@ from cytomill.storage.stores import (
     open_store,
     spacing_name,
 )
-from cytomill.storage.volumes import open_volume
+from cytomill.storage.volumes import Volume, open_volume
 
 DEFAULT_CHUNKS = (1, 1024, 1024)
 
@@ -56,10 +57,12 @@ def convert(
     chunks: Sequence[int] = DEFAULT_CHUNKS,
     shards: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    dtype: str | None = None,
+    grey_levels: tuple[float, float] | None = None,
 ) -> StoredArray:
     """Copy a volume into a store, in memory for one layer of shards.
 
-    The array's attribute ``processing`` says whether the copy is complete.
+    The array's attribute ``processing`` says whether the copy is complete, and how grey levels were scaled.
 
     Parameters
     ----------
@@ -75,6 +78,13 @@ def convert(
         Voxels (Z, Y, X); chunks are cut to the volume's shape.
     progress : callable, optional
         Called with the slices done and the slices in all.
+    dtype : {"uint8", "uint16"}, optional
+        Scale the grey levels to this type, see :class:`~cytomill.kernels.grey_levels.GreyLevels`; by default
+        pixels stay as they are.
+    grey_levels : (float, float), optional
+        Values that become 0 and the largest level; by default all values of an integer type that has no more
+        of them than `dtype`, else the smallest and the largest finite value, for which the source is read
+        once more.
 
     Returns
     -------
@@ -84,19 +94,24 @@ def convert(
     Raises
     ------
     VolumeError
-        If the source cannot be read, its voxel size is not known, or another array is in the way.
+        If the source cannot be read, its voxel size is not known, its grey levels cannot be scaled, or
+        another array is in the way.
     """
     with open_volume(source) as volume:
         size = volume.voxel_size_nm if voxel_size_nm is None else tuple(map(float, voxel_size_nm))
         if size is None:
             raise VolumeError(f"{source} does not state its voxel size; give it as Z, Y, X in nm.")
+        levels = _levels_of(volume, dtype, grey_levels)
+        stored = volume.dtype if levels is None else np.dtype(levels.dtype)
         chunks = fit_chunks(volume.shape, chunks)
-        shards = tuple(shards) if shards is not None else default_shards(volume.shape, volume.dtype, chunks)
+        shards = tuple(shards) if shards is not None else default_shards(volume.shape, stored, chunks)
         done = {"step": "convert", "complete": False}
+        if levels is not None:
+            done |= {"from": volume.dtype.name, "grey_levels": [levels.low, levels.high]}
         array = open_store(store_root).create(
             name or f"images/{spacing_name(size)}",
             volume.shape,
-            volume.dtype,
+            stored,
             chunks,
             shards,
             size,
@@ -104,9 +119,40 @@ def convert(
         )
         for start, slab in volume.slabs(array.shards[0]):
             stop = start + len(slab)
+            if levels is not None:
+                # Slice by slice: floating point of a slab would be several times its size.
+                slab = np.stack([levels.scale(image) for image in slab])
             array.write(((start, stop),), slab)
             seal(array.shard_paths(((start, stop),)), array.root)
             if progress is not None:
                 progress(stop, volume.shape[0])
     array.update_attributes({"processing": {**done, "complete": True}})
     return array
+
+
+def _levels_of(
+    volume: Volume, dtype: str | None, grey_levels: tuple[float, float] | None
+) -> GreyLevels | None:
+    """How a volume's grey levels are to be scaled; None for not at all."""
+    if dtype is None:
+        if grey_levels is not None:
+            raise VolumeError("Grey levels are scaled to a number type: say which, uint8 or uint16.")
+        return None
+    if volume.dtype.kind not in "iuf":
+        raise VolumeError(
+            f"{volume.path} holds {volume.dtype.name}: only integers and real numbers are grey levels."
+        )
+    try:
+        if grey_levels is not None:
+            return GreyLevels(*map(float, grey_levels), dtype)
+        levels = GreyLevels.of_type(volume.dtype, dtype)
+    except ValueError as error:
+        raise VolumeError(f"{volume.path}: {error}.") from error
+    if levels is not None:
+        return levels
+    ranges = [finite_range(image) for _, slab in volume.slabs(1) for image in slab]
+    low, high = min(r[0] for r in ranges), max(r[1] for r in ranges)
+    if not low < high:
+        found = "no finite pixel" if low > high else f"{low:g} in every pixel"
+        raise VolumeError(f"{volume.path} has {found}: there are no grey levels to scale.")
+    return GreyLevels(low, high, dtype)

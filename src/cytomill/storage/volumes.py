@@ -163,7 +163,8 @@ def _format_of(path: Path) -> str:
         return "mrc"
     found = f"a file that starts with {start[:8]!r}" if start else "an empty file"
     raise VolumeError(
-        f"{path} is no volume that can be read: expected MRC, TIFF, NPY, NPZ, HDF5 or OME-Zarr, found {found}."
+        f"{path} is no volume that can be read: expected MRC, TIFF, NPY, NPZ, HDF5 or OME-Zarr, "
+        f"found {found}."
     )
 
 
