@@ -206,7 +206,7 @@ def _add_convert(commands: argparse._SubParsersAction) -> None:
         "--voxel-size-nm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="where the file does not say it"
     )
     parser.add_argument(
-        "--dtype", choices=("uint8", "uint16"), help="scale grey levels to this type, say from int16 or float32"
+        "--dtype", choices=("uint8", "uint16"), help="scale grey levels to it, as from int16 or float32"
     )
     parser.add_argument(
         "--grey-levels",
