@@ -10,6 +10,7 @@ from cytomill.nanoparticles.model import FLAGGED, NO_PARTICLES
 from cytomill.reports.campaign import DatasetRow
 from cytomill.reports.data import ExampleSlice, SetAside
 from cytomill.reports.html import page_link, provenance_lines, render_campaign, render_dataset, top_particles
+from cytomill.reports.partitioning import PartitionRow
 from cytomill.reports.preview import render_preview
 from cytomill.reports.quantities import percent_text
 
@@ -275,6 +276,19 @@ def test_dataset_set_aside_before_the_fit(synthetic):
     parsed = Page(render_dataset(report))
     assert parsed.ids >= {"headline", "examples", "fit", "particles", "timings", "set-aside", "provenance"}
     assert "Set aside: 1 unit" in parsed.words and "No fit" in parsed.words and "Not measured" in parsed.words
+
+
+def test_a_dataset_that_could_not_be_opened_says_why_without_hiding_the_others(synthetic):
+    reason = "stack.tif holds 5000 bytes but page directory 2 needs 393474: it is truncated; copy it again."
+    rows = [DatasetRow("good", "nanoparticles", "particles", link="datasets/good/report.html", load=0.01)]
+    rows.append(DatasetRow("torn", "nanoparticles", state="set aside", reason=reason))
+    rows.append(PartitionRow("cell", "set aside", reason="no mask"))
+    html = render_campaign(synthetic.campaign(datasets=rows, set_aside=[]))
+    parsed = Page(html)
+    assert reason in parsed.words and "no mask" in parsed.words and "2 datasets of 3" in parsed.words
+    assert "Nothing: every unit" not in parsed.words
+    # A sentence in a badge is one long line that pushes the other columns out of the page.
+    assert f'class="badge bad">{reason[:9]}' not in html
 
 
 def test_units_set_aside_come_before_the_figures(synthetic):

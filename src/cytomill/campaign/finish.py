@@ -140,10 +140,11 @@ def _write_campaign(
     provenance: dict[str, Any],
     sections: list,
 ) -> None:
-    datasets = [
-        rows.get(d.name) or PIPELINES[d.pipeline].row_without_page(d.name, set_aside.get(d.name, ""))
-        for d in opened.campaign.datasets
-    ]
+    datasets = []
+    for d in opened.campaign.datasets:
+        # The name stands beside it in the table.
+        reason = set_aside.get(d.name, "").removeprefix(f"dataset {d.name}: ")
+        datasets.append(rows.get(d.name) or PIPELINES[d.pipeline].row_without_page(d.name, reason))
     ranks = provenance.get("world", {}).get("ranks", [])
     launches = provenance.get("launches", [])
     report = CampaignReport(

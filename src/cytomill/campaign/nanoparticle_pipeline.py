@@ -89,12 +89,12 @@ class NanoparticlePipeline(Pipeline):
         if "mixture" in state.results:
             model = FittedModel(state.mixture, state.binning, state.source.dtype.name)
             save_model(state.folder / MODEL, model, state.config)
-        return DatasetRow.of(report, facts.link, what), incomplete
+        return DatasetRow.of(report, facts.link, what, facts.refusal), incomplete
 
     def row_without_page(self, dataset: str, reason: str) -> Any:
         from cytomill.reports.campaign import DatasetRow
 
-        return DatasetRow(dataset, "nanoparticles", verdict=reason, state="set aside")
+        return DatasetRow(dataset, "nanoparticles", reason=reason, state="set aside")
 
     def compile_kernels(self, options: Sequence[Any]) -> None:
         from cytomill.nanoparticles.warming import warm_kernels

@@ -40,6 +40,8 @@ class DatasetRow:
         Share of the usable volume that is labelled, 0 to 1.
     converged : bool
         False where the fit was stopped before it met its rule.
+    reason : str
+        Why it was set aside, one sentence; empty for none.
     """
 
     name: str
@@ -57,9 +59,12 @@ class DatasetRow:
     seconds: float | None = None
     labelled_share: float | None = None
     converged: bool = True
+    reason: str = ""
 
     @classmethod
-    def of(cls, report: DatasetReport, link: str = "", state: str = "finished") -> DatasetRow:
+    def of(
+        cls, report: DatasetReport, link: str = "", state: str = "finished", reason: str = ""
+    ) -> DatasetRow:
         """The line that belongs to a dataset's page."""
         table = report.particles
         diameter = None
@@ -82,6 +87,7 @@ class DatasetRow:
             seconds=report.seconds,
             labelled_share=report.labelled_share,
             converged=report.converged,
+            reason=reason,
         )
 
 

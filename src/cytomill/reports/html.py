@@ -95,10 +95,8 @@ def render_campaign(report: CampaignReport) -> str:
     str
         HTML, UTF-8; the same text for the same data and library versions.
     """
-    partitions = [PartitionRow.of_any(row) for row in report.datasets if row.pipeline == "partitioning"]
-    stacks = [
-        row for row in report.datasets if isinstance(row, DatasetRow) and row.pipeline != "partitioning"
-    ]
+    partitions = [row for row in report.datasets if isinstance(row, PartitionRow)]
+    stacks = [row for row in report.datasets if isinstance(row, DatasetRow)]
     measured = [row for row in stacks if row.particles is not None]
     counted = [row for row in partitions if row.cells is not None]
     return (
@@ -113,6 +111,7 @@ def render_campaign(report: CampaignReport) -> str:
             refused=sum(row.refused or 0 for row in counted),
             state_tone=_STATES.get(report.state, "bad"),
             finished=sum(row.state == "finished" for row in report.datasets),
+            lost=[row for row in report.datasets if row.state == "set aside"],
             clusters=sum(row.particles for row in measured) if measured else None,
             highest_load=max((row.load or 0.0 for row in stacks), default=0.0),
             balance=balance.rank_balance(report.timings),
