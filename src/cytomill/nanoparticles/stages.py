@@ -33,7 +33,7 @@ def check_input(state: DatasetState) -> None:
     if source.dtype.name not in DTYPES:
         raise ValueError(
             f"{source.path}: pixels are {source.dtype.name}, expected uint8 or uint16; "
-            f"scale the grey levels with: cytomill convert --dtype uint16 {quote(str(source.path))} FOLDER.zarr"
+            f"scale them with: cytomill convert --dtype uint16 {quote(str(source.path))} FOLDER.zarr"
         )
     if min(source.shape) < 1:
         raise ValueError(f"{source.path}: the stack of shape {source.shape} has no pixels")
