@@ -11,7 +11,8 @@ from cytomill.campaign.launches import new_launch_id
 from cytomill.campaign.opening import TELEMETRY, keep_timed_names, open_datasets, write_resolved
 from cytomill.phantoms.nanoparticles import make_volume
 from cytomill.runtime.engine import Engine
-from cytomill.runtime.ledger import Journal, next_launch, replay
+from cytomill.runtime.journals import next_launch
+from cytomill.runtime.ledger import Journal, replay
 from cytomill.runtime.planning import Policy
 from cytomill.runtime.ranks import SoloWorld
 from cytomill.runtime.telemetry import Telemetry

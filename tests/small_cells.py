@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import tifffile
 
-from cytomill.phantoms.partitioning import NUCLEUS, CellPhantom
+from cytomill.phantoms.partitioning import NUCLEUS_LABEL, CellPhantom
 from cytomill.phantoms.tissue import TissuePhantom
 from cytomill.storage.stores import open_store
 
@@ -53,7 +53,7 @@ def tissue(cells: tuple[int, int, int] = (1, 2, 2), scale: float = 0.6) -> dict[
 
 def masks_of(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Nucleus and whole cell of :func:`single_cell`'s labels, bool."""
-    return cell == NUCLEUS, cell > 0
+    return cell == NUCLEUS_LABEL, cell > 0
 
 
 def save(folder: Path, **volumes: np.ndarray) -> dict[str, Path]:

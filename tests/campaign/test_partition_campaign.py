@@ -127,18 +127,30 @@ def volumes(results):
     }
 
 
+@pytest.fixture(scope="module")
+def without_tables(finished, tmp_path_factory):
+    """The campaign before its tables: what they make superfluous is still there."""
+    campaign = replace(finished, output=tmp_path_factory.mktemp("without") / "results")
+    run_waves(campaign, until="tables")
+    return campaign
+
+
 @pytest.mark.parametrize(
-    ("stage", "harm"),
+    ("stage", "harm", "tables"),
     [
-        ("shells", "flipped"),
-        ("shells", "deleted"),
-        ("columns", "truncated"),
-        ("planes", "flipped"),
-        ("components", "truncated"),
-        ("xvg", "flipped"),
+        ("shells", "flipped", False),
+        ("shells", "deleted", False),
+        ("columns", "truncated", False),
+        ("planes", "flipped", False),
+        ("components", "truncated", True),
+        ("xvg", "flipped", True),
     ],
 )
-def test_damage_is_named_and_its_unit_alone_is_made_again(stage, harm, finished, results):
+def test_damage_is_named_and_its_unit_alone_is_made_again(
+    stage, harm, tables, finished, without_tables, tmp_path
+):
+    results = tmp_path / "results"
+    shutil.copytree((finished if tables else without_tables).output, results)
     before = volumes(results)
     done = replay(results).stages["single", stage].done
     unit, path = max((u, results / r.path) for u in done for r in done[u].shards if r.size)

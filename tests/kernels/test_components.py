@@ -6,7 +6,8 @@ import scipy.ndimage as ndi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cytomill.kernels.components import CONNECTIVITIES, label_block, label_runs, scan_runs
+from cytomill.kernels.components import CONNECTIVITIES, label_block, label_runs
+from cytomill.kernels.runs import scan_runs
 
 
 def by_first_voxel(labels):

@@ -183,10 +183,18 @@ def test_memory_of_labelling_a_block_is_as_predicted(radius, dtype):
     read, _ = grow(region, element.halo, shape)
     whole = np.zeros(shape, dtype)
     whole[12:20:4, 30:50, 30:50] = 1
-    measured = peak_bytes(
-        lambda: label_unit(whole[region_slices(read)].copy(), region, shape, 0.5, element)
-    )
+    measured = peak_bytes(lambda: label_unit(whole[region_slices(read)].copy(), region, shape, 0.5, element))
     assert measured <= unit_bytes(block, element, dtype, fill=0.01) <= 1.1 * measured
+
+
+def test_a_block_where_the_volume_ends_reads_less():
+    shape, element, region = (20, 160, 160), ball(3), ((0, 20), (20, 140), (20, 140))
+    read = region_shape(grow(region, element.halo, shape)[0])
+    block = region_shape(region)
+    measured = peak_bytes(lambda: label_unit(np.zeros(read, np.float16), region, shape, 0.5, element))
+    predicted = unit_bytes(block, element, fill=0.01, read=read)
+    assert measured <= predicted <= 1.1 * measured
+    assert predicted < unit_bytes(block, element, fill=0.01)
 
 
 @pytest.mark.parametrize("factors", [(1, 1, 1), (1, 2, 2)])

@@ -52,9 +52,7 @@ def plain_sums(labels, posterior, image, factors):
 def test_sums_are_exact_whatever_the_blocks(seed, shape, block, factors, posterior_dtype, image_dtype):
     rng = np.random.default_rng(seed)
     labels = (rng.integers(0, 5, shape) * (rng.random(shape) < 0.6)).astype(np.int32) * 7
-    image = rng.integers(
-        0, np.iinfo(image_dtype).max + 1, np.multiply(shape, factors), dtype=image_dtype
-    )
+    image = rng.integers(0, np.iinfo(image_dtype).max + 1, np.multiply(shape, factors), dtype=image_dtype)
     top = 255 if posterior_dtype == np.uint8 else 1
     posterior = (top * rng.random(shape) ** 8).astype(posterior_dtype)
     rows = []

@@ -1,12 +1,16 @@
 """Pairs along the distance transforms: admissible, closer to the true distances, and for irregular cells."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from cytomill.kernels.components import label_block
 from cytomill.partitioning.pairs import pairs_shells
-from cytomill.partitioning.pairs_edt import INSIDE_FRACTION, find_pairs_edt, pairs_edt_shells
+from cytomill.partitioning.pairs_edt import INSIDE_FRACTION, find_pairs_edt
+
+pairs_edt_shells = partial(pairs_shells, find=find_pairs_edt)
 
 
 def read_case(shared_dir, name):
@@ -167,9 +171,14 @@ def test_a_nucleus_at_the_membrane_leaves_nothing_unassigned():
 
 def test_limits_and_bad_input_get_a_sentence():
     nucleus, cell = horseshoe()
-    pairs, _ = find_pairs_edt(nucleus, cell, (100, 100, 100), min_length_nm=500, max_length_nm=900)
+    pairs, starts = find_pairs_edt(nucleus, cell, (100, 100, 100))
     length = 100 * np.linalg.norm(pairs[:, 3:] - pairs[:, :3], axis=1)
-    assert 500 <= length.min() <= length.max() <= 900
+    assert length.min() < 500 < 900 < length.max()
+    limits = {"min_length_nm": 500, "max_length_nm": 900}
+    _, info = pairs_edt_shells(nucleus, cell, 4, (100, 100, 100), **limits)
+    kept = length[(length >= 500) & (length <= 900)]
+    assert (info.pairs, info.dropped_pairs) == (len(kept), starts - len(kept))
+    assert info.median_length_nm == pytest.approx(np.median(kept))
     with pytest.raises(ValueError, match="pairs is left: widen the limits"):
         pairs_edt_shells(nucleus, cell, 4, min_length_nm=1000)
     with pytest.raises(ValueError, match="step must be a whole number from 1 on, got 0"):

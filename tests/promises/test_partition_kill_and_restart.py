@@ -178,7 +178,8 @@ def test_a_change_is_named_refused_and_redone_only_where_it_matters(
     called = set(campaign.stages_called()) | {c["stage"] for c in campaign.calls("reduce")}
     assert called - {"planes", "columns"} == stages - {"planes", "columns"}
     # Stages without units have a reduction only.
-    assert set(campaign.stages_called()) <= stages
+    # What planes left for columns was removed when the dataset was complete.
+    assert set(campaign.stages_called()) <= (stages | {"planes"} if "columns" in stages else stages)
 
     fresh = PromisedCells(tmp_path / "fresh", tables.values(), LAYOUT, BY_SLABS)
     assert fresh.alone(monkeypatch, *arguments) == 0

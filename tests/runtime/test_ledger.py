@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cytomill.runtime import arrays
-from cytomill.runtime.journals import JOURNALS, LedgerError, drop_damaged_lines
-from cytomill.runtime.ledger import Journal, load_arrays, next_launch, replay
+from cytomill.runtime.journals import JOURNALS, LedgerError, drop_damaged_lines, next_launch
+from cytomill.runtime.ledger import Journal, load_arrays, replay
 from cytomill.runtime.mending import retire_lost_epochs
 from cytomill.runtime.stage import Unit
 from cytomill.storage.durable import ShardRecord

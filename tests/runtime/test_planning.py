@@ -6,7 +6,8 @@ import pytest
 from toy_stages import MB, ROOMY, ToyStage, journal_bytes, launch, shares
 
 from cytomill.runtime.failures import Refused
-from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
+from cytomill.runtime.journals import next_launch
+from cytomill.runtime.ledger import Journal, LedgerState, replay
 from cytomill.runtime.memory import PlanDoesNotFit
 from cytomill.runtime.planning import Policy, WavePlanner, changed_fields, ranks_for_children
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cytomill.runtime.engine import Engine
-from cytomill.runtime.ledger import Journal, next_launch, replay
+from cytomill.runtime.journals import next_launch
+from cytomill.runtime.ledger import Journal, replay
 from cytomill.runtime.memory import MemoryLimit, Share
 from cytomill.runtime.planning import Policy
 from cytomill.runtime.ranks import SoloWorld

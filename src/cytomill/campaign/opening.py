@@ -14,8 +14,9 @@ from cytomill.campaign.datasets import Dataset, check_input_exists
 from cytomill.campaign.pipeline import Place
 from cytomill.campaign.pipelines import PIPELINES, waves
 from cytomill.runtime.failures import is_environment_failure
-from cytomill.runtime.ledger import LedgerError, LedgerState, epoch_key, load_arrays
-from cytomill.runtime.planning import changed_fields
+from cytomill.runtime.journals import epoch_key
+from cytomill.runtime.ledger import LedgerError, LedgerState, load_arrays
+from cytomill.runtime.planning import changed_fields, recalled_sentence
 from cytomill.runtime.stage import Stage
 from cytomill.storage.durable import write_atomic
 
@@ -149,13 +150,15 @@ def changed_since(opened: OpenCampaign, ledger: LedgerState) -> list[str]:
     changes = []
     for name, stages in opened.stages.items():
         newest = ("", 0)
-        for stage in stages:
+        for place, stage in enumerate(stages):
             known = ledger.stages.get((name, stage.name))
             if known is None or newest > known.agreed:
                 break
             newest = max(newest, epoch_key(known.epoch))
             own = changed_fields(stage, known)
             changes += own
+            recalled = recalled_sentence(stages[place:], ledger) if own else ""
+            changes += [recalled] if recalled else []
             if own or not known.complete:
                 break
             try:

@@ -14,6 +14,7 @@ from cytomill.campaign.pipeline import PageFacts
 from cytomill.kernels.blocks import Region, region_shape, scale
 from cytomill.kernels.cell_codes import CENSORED, CYTOPLASM, NUCLEUS
 from cytomill.partitioning.conditions import rdf_by_condition
+from cytomill.partitioning.masks import RefusedCell
 from cytomill.partitioning.organelle_stages import open_organelle
 from cytomill.partitioning.roster import RosterCell
 from cytomill.partitioning.state import COMPARTMENTS, SHELLS, TABLES, TERRITORIES, PartitionState
@@ -24,7 +25,7 @@ from cytomill.reports.partition_examples import (
     encode,
 )
 from cytomill.reports.partition_page import render_partition
-from cytomill.reports.partitioning import PartitionReport, PartitionRow, RefusedCell
+from cytomill.reports.partitioning import PartitionReport, PartitionRow
 from cytomill.storage.durable import make_directories
 from cytomill.storage.tables import read_table, write_table
 
@@ -41,7 +42,7 @@ def write_page(state: PartitionState, facts: PageFacts) -> tuple[PartitionRow, s
     report, what, incomplete = write_dataset_page(
         state, facts, lambda with_volumes: partition_report(state, facts, with_volumes), render_partition
     )
-    return PartitionRow.of(report, facts.link, what), incomplete
+    return PartitionRow.of(report, facts.link, what, facts.refusal), incomplete
 
 
 def partition_report(state: PartitionState, facts: PageFacts, with_volumes: bool = True) -> PartitionReport:
@@ -86,7 +87,7 @@ def partition_report(state: PartitionState, facts: PageFacts, with_volumes: bool
             if (state.folder / TABLES / f"{name}.parquet").exists():
                 setattr(report, name, read_table(state.folder / TABLES / name))
         report.tables_path = TABLES
-        refused_labels = {cell.cell for cell in report.refused}
+        refused_labels = {cell.label for cell in report.refused}
         shown = [cell for cell in state.cells if cell.label not in refused_labels]
         report.examples = [example_cell(state, cell) for cell in shown[:EXAMPLES]]
     return report

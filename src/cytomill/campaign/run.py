@@ -35,8 +35,9 @@ from cytomill.reports.quantities import number_of
 from cytomill.runtime.devices import Binding, bind
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
+from cytomill.runtime.journals import next_launch
 from cytomill.runtime.launcher import check_world
-from cytomill.runtime.ledger import Journal, LedgerState, next_launch, replay
+from cytomill.runtime.ledger import Journal, LedgerState, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
 from cytomill.runtime.numba_cache import cache_filled, warm

@@ -1,7 +1,8 @@
 """`cytomill verify`: everything that the ledger says is finished, compared with what lies on disk.
 
 With ``mend``, what is damaged is taken back in the ledger, unit by unit, so that the next run makes
-just these units again; the stages after them stay valid, because their inputs get the same values.
+just these units again, and what they read where it was removed once the dataset was complete; the stages
+after them stay valid, because their inputs get the same values.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from cytomill.runtime.journals import (
     LedgerError,
     drop_damaged_lines,
     journal_files,
+    next_launch,
     placed_lines,
 )
-from cytomill.runtime.ledger import Journal, LedgerState, StageState, load_arrays, next_launch, replay
+from cytomill.runtime.ledger import Journal, LedgerState, StageState, load_arrays, replay
 from cytomill.runtime.lock import CampaignLock
 from cytomill.runtime.mending import retire_lost_epochs
 from cytomill.runtime.planning import as_json

@@ -85,9 +85,7 @@ def scale(region: Region, factors: Sequence[int]) -> Region:
     )
 
 
-def grow(
-    region: Region, halo: Sequence[int], shape: Sequence[int]
-) -> tuple[Region, tuple[slice, ...]]:
+def grow(region: Region, halo: Sequence[int], shape: Sequence[int]) -> tuple[Region, tuple[slice, ...]]:
     """Grow a region by a halo, clipped to the volume.
 
     ::

@@ -21,6 +21,9 @@ POSITION_ONE = 65535
 SATURATED = 65535
 #: Shell ids are bytes, and the largest few are kept free.
 MOST_SHELLS = 250
+#: Of those, in an array of shell ids that shows the whole cell: its nucleus, and cytoplasm that a method left
+#: without a shell.
+NUCLEUS_ID, UNASSIGNED_ID = 255, 254
 
 
 def check_shell_count(n: int) -> None:

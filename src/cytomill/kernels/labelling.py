@@ -15,9 +15,10 @@ from math import ceil, prod
 import numpy as np
 from numba import njit
 
+from cytomill.kernels.block_faces import face_runs, join_faces
 from cytomill.kernels.blocks import Region, grid, grow, region_shape, region_slices
 from cytomill.kernels.closing import Ball, ball, canvas_for, check_border, close_canvas
-from cytomill.kernels.components import Runs, face_runs, join_faces, label_runs, paint_runs
+from cytomill.kernels.components import Runs, label_runs, paint_runs
 
 #: Columns of a block's row: its region, its components, its runs on shared faces.
 BLOCK_COLUMNS = ("z0", "z1", "y0", "y1", "x0", "x1", "components", "face_runs")
@@ -157,7 +158,7 @@ def label_unit(
     partials : dict of str to ndarray
         ``blocks`` (1, 8) int64, :data:`BLOCK_COLUMNS`; ``first_voxel`` (n,) int64, C-order index in
         the volume; ``voxel_count`` (n,) int64; ``faces`` (m, 6) int32, see
-        :mod:`cytomill.kernels.components`.  Rows of all blocks are joined in raster order.
+        :mod:`cytomill.kernels.block_faces`.  Rows of all blocks are joined in raster order.
     """
     read, _ = grow(region, element.halo, shape)
     if posterior.shape != region_shape(read):
@@ -326,7 +327,11 @@ def label_volume(
 
 
 def unit_bytes(
-    block: Sequence[int], element: Ball, dtype: np.dtype | type = np.float16, fill: float = 0.05
+    block: Sequence[int],
+    element: Ball,
+    dtype: np.dtype | type = np.float16,
+    fill: float = 0.05,
+    read: Sequence[int] | None = None,
 ) -> int:
     """Estimate the peak memory of :func:`label_unit`.
 
@@ -341,6 +346,9 @@ def unit_bytes(
     fill : float
         Room for runs: the share of voxels in the mask, at two voxels a run.  Clusters have longer
         runs, so that the default is enough for 10 % of the volume.
+    read : sequence of int, optional
+        What is read of the posterior, voxels an axis: less than the block and its halo where the
+        volume ends.
 
     Returns
     -------
@@ -353,7 +361,8 @@ def unit_bytes(
     dilated = prod(size + 2 * reach for size, reach in zip(block, element.reach, strict=True))
     closing = canvas + dilated + voxels if any(element.reach) else voxels
     runs = int(voxels * fill / 2) * _BYTES_A_RUN
-    return max(canvas * (np.dtype(dtype).itemsize + 1), closing, voxels + runs)
+    posterior = np.dtype(dtype).itemsize * (canvas if read is None else prod(read))
+    return max(posterior + canvas, closing, voxels + runs)
 
 
 def masks_unit_bytes(

@@ -5,6 +5,13 @@ but draws a curved one towards its centre of curvature by about s²/R. To leadin
 that shift times the slope there, which falls as 1/s, so that 2 G(s) − G(2s) has no shift, whatever the
 direction of the surface. s is the same length along all axes.
 
+This is the second of two definitions of a mask's surface, and both are needed. A ray, or a wall between two
+voxel centres, needs a function that has a value all along a line: that is this level, which the fields
+laplace and ray go by. A distance needs places to be the nearest of, found slab by slab, and right too where
+slices lie so far apart that smoothing would bridge them: these are the sites of
+:mod:`cytomill.kernels.surface`, which all distances and the points of the pair methods go by. Both keep
+each voxel centre on its side of the surface; they agree to a fraction of a voxel, not to the bit.
+
 The level never contradicts the mask: where smoothing would take a voxel to the other side (a sheet thinner
 than s), the surface passes at that voxel's centre, and half-way between two such voxels.
 """

@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.blocks import Region, region_shape
-from cytomill.kernels.components import scan_runs
+from cytomill.kernels.runs import scan_runs
 
 #: Bytes of a run of labels: row and value int64, start and stop int32.
 LABEL_RUN_BYTES = 24

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from cytomill.kernels.components import scan_runs
+from cytomill.kernels.runs import scan_runs
 
 #: Columns of a table of sums, all int64.  z0 … x1: bounding box (half-open) in the volume; origin:
 #: the voxel that the sums of coordinates and of their products are relative to; intensity sums run

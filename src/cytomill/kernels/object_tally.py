@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.cell_codes import CENSORED, CYTOPLASM, NUCLEUS, SATURATED, check_shell_count
-from cytomill.kernels.components import scan_runs
 from cytomill.kernels.keyed_rows import DONE, KeyedRows, enter
+from cytomill.kernels.runs import scan_runs
 from cytomill.kernels.tally import block_fields, check_labels, flat_field, refuse_voxel
 
 #: First columns of a row of an object in a cell; then follow its cytoplasm voxels in each of n shells.

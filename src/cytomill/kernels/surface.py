@@ -6,6 +6,9 @@ from the distances to the contours of the slices (shape-based interpolation), be
 On the last slice of a cap, where the next slice has no contour, the height is that of a sphere through the
 last two contours. What is one voxel thin keeps its faces half a voxel from its centre.
 
+All distances, and the points of the pair methods, go by these sites. The fields laplace and ray go by a
+second definition, the level 0.5 of :mod:`cytomill.kernels.levels`, where it is said why both exist.
+
 Source: S. P. Raya and J. K. Udupa, Shape-based interpolation of multidimensional objects, IEEE Transactions
 on Medical Imaging 9 (1990) 32-42.
 

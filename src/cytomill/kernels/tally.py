@@ -19,8 +19,8 @@ from cytomill.kernels.cell_codes import (
     SATURATED,
     check_shell_count,
 )
-from cytomill.kernels.components import scan_runs
 from cytomill.kernels.keyed_rows import DONE, KeyedRows, enter
+from cytomill.kernels.runs import scan_runs
 
 #: Bins of the histogram of the radial position t over [0, 1].
 PROFILE_BINS = 200

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cytomill.kernels.blocks import Region, align, grid, grow, region_shape, scale
+from cytomill.kernels.blocks import Region, grid, grow, region_shape, scale
 from cytomill.kernels.closing import Ball, ball
 from cytomill.kernels.components import Runs
 from cytomill.kernels.labelling import (
@@ -119,15 +119,7 @@ class ComponentStage(NanoparticleStage):
 
     def block(self) -> tuple[int, ...]:
         """Block of a unit: whole shards."""
-        shape, shards = self.state.label_shape, self.shards()
-        wanted = self.state.layout.block
-        if not any(wanted):
-            # As deep as memory and the sharing allow: the halo along Z is read twice.
-            counts = [-(-length // shard) for length, shard in zip(shape, shards)]
-            least_layers = -(-6 * self.state.layout.ranks // (counts[1] * counts[2]))
-            depth = max(1, min(BLOCK_VOXELS // prod(shards), -(-counts[0] // max(least_layers, 4))))
-            wanted = (shards[0] * depth, shards[1], shards[2])
-        return align(wanted, shards, shape)
+        return self.state.layout.block_of(self.state.label_shape, self.shards(), BLOCK_VOXELS)
 
     def units(self) -> list[Unit]:
         return Unit.boxes(grid(self.state.label_shape, self.block()))

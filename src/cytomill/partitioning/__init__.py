@@ -12,7 +12,7 @@ _HOMES = {
     "UniversalDataLoader": "loader",
     "calculate_rdf_from_xvg": "xvg_rdf",
     "compute_partition_features": "features",
-    "load_partition_coords_from_xvg": "xvg",
+    "load_partition_coords_from_xvg": "xvg_reading",
     "log_analysis": "quick_logger",
     "plot_partition_features": "plots",
     "plot_radial_rdf": "plots",

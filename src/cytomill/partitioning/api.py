@@ -13,14 +13,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cytomill.kernels.cell_codes import check_shell_count
+from cytomill.kernels.voxel_size import checked_voxel_size
 from cytomill.partitioning import pairs_compat
 from cytomill.partitioning.coordinates import PartitionCoordinates, sample_coordinates
 from cytomill.partitioning.masks import CellMask
 from cytomill.partitioning.membrane_pairs import MembranePairs
 from cytomill.partitioning.membranes import as_volume_points, crop_of, paint_edge, place_shells
-from cytomill.partitioning.pairing import checked_voxel_size, find_pairs, nucleus_center
+from cytomill.partitioning.pairing import find_pairs, nucleus_center
 from cytomill.partitioning.pairs import partition_by_pairs
-from cytomill.partitioning.xvg import save_partition_coords
+from cytomill.partitioning.xvg_writing import save_partition_coords
 
 
 class Partitioning(MembranePairs):
@@ -264,7 +265,7 @@ class Partitioning(MembranePairs):
         dataid: str,
         output_dir: str | os.PathLike,
     ) -> str:
-        """Write ``{output_dir}/{dataid}_partition_coords.xvg``; see :mod:`~cytomill.partitioning.xvg`.
+        """Write ``{output_dir}/{dataid}_partition_coords.xvg``: :mod:`~cytomill.partitioning.xvg_writing`.
 
         Parameters
         ----------

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cytomill import __version__
-from cytomill.kernels.blocks import Region, align, grid
+from cytomill.kernels.blocks import Region, grid
 from cytomill.kernels.cell_codes import POSITION_ONE
 from cytomill.kernels.keyed_rows import merge_rows
 from cytomill.kernels.tally import tally_cells
@@ -55,14 +55,7 @@ VOLUMES = {
 
 def block_of(state: PartitionState) -> tuple[int, ...]:
     """Block of a unit: whole shards."""
-    shape, shards = state.shape, state.blocks_shape
-    wanted = state.layout.block
-    if not any(wanted):
-        counts = [-(-length // shard) for length, shard in zip(shape, shards)]
-        least_layers = -(-6 * state.layout.ranks // (counts[1] * counts[2]))
-        depth = max(1, min(BLOCK_VOXELS // prod(shards), -(-counts[0] // max(least_layers, 4))))
-        wanted = (shards[0] * depth, shards[1], shards[2])
-    return align(wanted, shards, shape)
+    return state.layout.block_of(state.shape, state.blocks_shape, BLOCK_VOXELS)
 
 
 def read_block(state: PartitionState, region: Region) -> tuple[np.ndarray, CellFields]:

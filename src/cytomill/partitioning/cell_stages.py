@@ -12,7 +12,7 @@ import numpy as np
 from cytomill.kernels.blocks import Region, region_shape
 from cytomill.partitioning.cell import cell_bytes, partition_cell
 from cytomill.partitioning.config import PartitioningConfig
-from cytomill.partitioning.masks import as_masks
+from cytomill.partitioning.mask_values import as_masks
 from cytomill.partitioning.pieces import Piece, pieces_of, write_region
 from cytomill.partitioning.roster import RosterCell
 from cytomill.partitioning.state import PartitionState
@@ -20,6 +20,9 @@ from cytomill.partitioning.survey_stage import PartitionStage, SurveyStage
 from cytomill.runtime.arrays import digest_of, text_array
 from cytomill.runtime.dataset import PROVISIONAL
 from cytomill.runtime.stage import Arrays, DatasetRefused, Unit, UnitOutput
+
+#: Folder of the cells' pieces, below that of what waits between two stages.
+CELLS_BETWEEN = "cells"
 
 
 def works_by_slabs(config: PartitioningConfig) -> bool:
@@ -40,7 +43,7 @@ def cell_of(state: PartitionState, unit: Unit) -> tuple[RosterCell, Region]:
 
 def cell_folder(state: PartitionState, cell: RosterCell) -> Path:
     """Where the pieces of a cell wait."""
-    return state.folder / PROVISIONAL / "cells" / f"{cell.index:06d}"
+    return state.folder / PROVISIONAL / CELLS_BETWEEN / f"{cell.index:06d}"
 
 
 def pieces_by_cell(state: PartitionState) -> list[tuple[int, list[Piece]]]:

@@ -84,7 +84,7 @@ def _take(ids, first, left, wanted, target, keys, out):
 
 
 def _steps(partition: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """First flat index and ids of consecutive pieces, as int64-free contiguous arrays."""
+    """First flat index and ids of consecutive pieces: no array of indices as large as the volume is made."""
     flat = np.ascontiguousarray(partition).reshape(-1)
     for first in range(0, flat.size, STEP_VOXELS):
         yield first, flat[first : first + STEP_VOXELS]

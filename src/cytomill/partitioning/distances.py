@@ -12,12 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from cytomill.kernels.cell_codes import POSITION_ONE, check_shell_count
 from cytomill.kernels.distance import surface_distance
-
-#: Positions are stored as whole steps from 0 (NE) to this (PM).
-POSITION_STEPS = 65535
-#: Shells are stored in a byte, with 0 for "outside".
-MOST_SHELLS = 250
 
 
 @njit(nogil=True, cache=True)
@@ -205,8 +201,7 @@ def shells_of(position: np.ndarray, shells: int) -> np.ndarray:
     ValueError
         For a number of shells out of range.
     """
-    if not 1 <= shells <= MOST_SHELLS:
-        raise ValueError(f"the number of shells must be 1 to {MOST_SHELLS}, got {shells}")
+    check_shell_count(shells)
     shell = np.empty(position.shape, np.uint8)
     _fill_shells(np.ravel(position), int(shells), shell.reshape(-1))
     return shell
@@ -216,7 +211,7 @@ def shells_of(position: np.ndarray, shells: int) -> np.ndarray:
 def _quantize(position, steps):
     for i in range(position.size):
         t = position[i]
-        steps[i] = int(np.rint(np.float64(t) * POSITION_STEPS)) if t >= 0.0 else 0
+        steps[i] = int(np.rint(np.float64(t) * POSITION_ONE)) if t >= 0.0 else 0
 
 
 def quantize_position(position: np.ndarray) -> np.ndarray:

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from cytomill.kernels.cell_codes import check_shell_count
 from cytomill.kernels.devices import on_gpu
+from cytomill.kernels.voxel_size import checked_voxel_size
 from cytomill.partitioning import pairs_compat
 from cytomill.partitioning.config import FIELDS, METHODS
 from cytomill.partitioning.mask_values import check_shapes
 from cytomill.partitioning.masks import CellMask
 from cytomill.partitioning.membranes import as_volume_points, clean_cells, membrane_points, read_mask
-from cytomill.partitioning.pairing import checked_voxel_size, find_pairs
-from cytomill.partitioning.pairs import check_shell_count
+from cytomill.partitioning.pairing import find_pairs
 from cytomill.partitioning.smoothing import smooth_mask
 
 #: Voxel sizes of two files that differ by less are the same.

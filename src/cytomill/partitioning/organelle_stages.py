@@ -20,7 +20,7 @@ from cytomill.kernels.object_tally import sample_points, tally_objects
 from cytomill.kernels.tally import tally_organelle
 from cytomill.partitioning.block_stages import BlockStage, ShellStage, block_of, read_block
 from cytomill.partitioning.cell import CellFields
-from cytomill.partitioning.masks import as_masks
+from cytomill.partitioning.mask_values import as_masks
 from cytomill.partitioning.objects import centroid_voxels, merge_objects
 from cytomill.partitioning.pieces import read_piece, write_piece
 from cytomill.partitioning.state import Organelle, PartitionState
@@ -36,6 +36,9 @@ LABELS_OF_PARTICLES = "masks"
 #: A mask needs no closing before its components are found.
 NO_CLOSING = ball(0)
 FULL_CONNECTIVITY = 3
+
+#: Arrays of a :class:`LabelMap`, which the result of the first pass holds for each mask.
+LABEL_MAP = tuple(f.name for f in dataclass_fields(LabelMap))
 
 
 def open_organelle(state: PartitionState, organelle: Organelle) -> Volume:
@@ -278,9 +281,6 @@ class CountStage(BlockStage):
         for name, rows in partials.items():
             merged[name] = merge_rows(rows) if name.startswith("cells") else merge_objects(rows)
         return merged
-
-
-LABEL_MAP = ("offsets", "final", "first_voxel", "voxel_count")
 
 
 class PlaceStage(BlockStage):

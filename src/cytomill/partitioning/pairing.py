@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 from cytomill.kernels.devices import to_host
 from cytomill.kernels.distance import face_margin
 from cytomill.kernels.surface import surface_sites
+from cytomill.kernels.voxel_size import checked_voxel_size
 
 #: Every how manieth surface point starts a pair.
 DEFAULT_STEP = 8
@@ -305,11 +306,3 @@ def within_lengths(
     if max_length_nm is not None:
         keep &= length <= max_length_nm
     return pairs[keep]
-
-
-def checked_voxel_size(voxel_size_nm: Sequence[float]) -> np.ndarray:
-    """Return the voxel size as a (3,) float64 array; ValueError unless three positive numbers."""
-    size = np.asarray(voxel_size_nm, np.float64)
-    if size.shape != (3,) or not (np.isfinite(size).all() and (size > 0).all()):
-        raise ValueError(f"voxel_size_nm needs three positive numbers (Z, Y, X), got {voxel_size_nm!r}")
-    return size

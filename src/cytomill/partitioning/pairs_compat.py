@@ -307,19 +307,28 @@ def partition_pure(
     About 60 bytes a cytoplasm voxel for coordinates and search results beside the masks.
     """
     check_scipy()
-    region, voxels, shells, _ = _prepare(ne_edge, pm_edge, shape, n_slices, pm_mask, ne_mask, workers)
+    region, voxels, shells = _prepare(ne_edge, pm_edge, shape, n_slices, pm_mask, ne_mask, workers)
     partition = np.zeros(region.shape, np.uint8)
     partition[region] = assign_by_distance(voxels, shells, workers)
     return close_in_order(partition, region, n_slices) if closing else partition
 
 
-def _prepare(ne_edge, pm_edge, shape, n_slices, pm_mask, ne_mask, workers):
+def _prepare(
+    ne_edge: np.ndarray,
+    pm_edge: np.ndarray,
+    shape: Sequence[int],
+    n_slices: int,
+    pm_mask: np.ndarray | None,
+    ne_mask: np.ndarray | None,
+    workers: int,
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Region to partition, its voxels, and the points of the shell surfaces."""
     cell_mask = np.broadcast_to(np.uint8(1), tuple(shape)) if pm_mask is None else pm_mask
-    pairs, shells = build_shells(ne_edge, pm_edge, cell_mask, n_slices, workers)
+    _, shells = build_shells(ne_edge, pm_edge, cell_mask, n_slices, workers)
     if not any(len(points) for points in shells):
         raise ValueError("no point of any NE-PM pair lies in the cell mask: is the PM mask a membrane only?")
     region = cytoplasm_region(pm_mask, ne_mask, shape)
-    return region, np.argwhere(region), shells, pairs
+    return region, np.argwhere(region), shells
 
 
 def partition_with_edt(
@@ -343,7 +352,7 @@ def partition_with_edt(
     (Z, Y, X) uint8 ndarray
     """
     check_scipy()
-    region, voxels, _, _ = _prepare(ne_edge, pm_edge, shape, n_slices, pm_mask, ne_mask, workers)
+    region, voxels, _ = _prepare(ne_edge, pm_edge, shape, n_slices, pm_mask, ne_mask, workers)
     near_ne = ne_edge if ne_mask is None else _outer_layers(ne_mask, 1)
     near_pm = pm_edge if pm_mask is None else _outer_layers(pm_mask, 2)
     to_ne, _ = cKDTree(near_ne).query(voxels, workers=workers)

@@ -25,15 +25,14 @@ from numba import njit
 from scipy.spatial import cKDTree
 
 from cytomill.kernels.distance import face_margin, surface_distance
+from cytomill.kernels.voxel_size import checked_voxel_size
 from cytomill.partitioning.pairing import (
     DEFAULT_STEP,
-    checked_voxel_size,
     every_nth_on_curve,
     no_membrane,
     surface_points,
     within_lengths,
 )
-from cytomill.partitioning.pairs import PairsInfo, check_masks, check_shell_count, partition_by_pairs
 
 #: Part of a pair's segment that lies in the cytoplasm, at least.
 INSIDE_FRACTION = 0.95
@@ -194,34 +193,34 @@ def find_pairs_edt(
     voxel_size_nm: Sequence[float] = (1.0, 1.0, 1.0),
     cut_faces: np.ndarray | None = None,
     step: int = DEFAULT_STEP,
-    min_length_nm: float | None = None,
-    max_length_nm: float | None = None,
     workers: int = 1,
 ) -> tuple[np.ndarray, int]:
     """Pair points of NE and PM along the streamlines of the distance transforms' ratio.
 
     Parameters
     ----------
-    nucleus, cell, voxel_size_nm, cut_faces
-        As for :func:`pairs_edt_shells`.
+    nucleus, cell : (Z, Y, X) bool ndarray
+        A cell crop.
+    voxel_size_nm : sequence of float
+        (Z, Y, X).
+    cut_faces : (3, 2) bool ndarray, optional
+        Faces of the image volume at which the cell is cut: no membrane there.
     step : int
         Every `step`-th point of both surfaces starts a pair, at least 1.
-    min_length_nm, max_length_nm : float, optional
-        Shorter and longer pairs are dropped.
     workers : int
         Threads of the nearest-neighbour searches; the pairs do not depend on it.
 
     Returns
     -------
     pairs : (K, 6) float64 ndarray
-        NE z, y, x, PM z, y, x in voxels; each admissible, sorted by NE, then PM point.
-    count : int
-        Pairs before the limits of length, and starts without an admissible partner.
+        NE z, y, x, PM z, y, x in voxels; each admissible and of some length, sorted by NE, then PM point.
+    starts : int
+        Pairs, and starts without an admissible partner.
 
     Raises
     ------
     ValueError
-        As :func:`pairs_edt_shells`.
+        For no NE or PM surface, a step below 1, or voxel sizes that are not positive.
     """
     if step < 1 or int(step) != step:
         raise ValueError(f"step must be a whole number from 1 on, got {step}")
@@ -248,9 +247,9 @@ def find_pairs_edt(
     inwards = np.hstack(_partners(pm_start, -1.0, ne, *where)[::-1])
     found = np.vstack([outwards, inwards])
     pairs = np.unique(found, axis=0)
-    count = len(ne_start) + len(pm_start) - (len(found) - len(pairs))
-    pairs = within_lengths(pairs, size, min_length_nm, max_length_nm)
-    return pairs - np.tile(margin[:, 0], 2), count
+    starts = len(ne_start) + len(pm_start) - (len(found) - len(pairs))
+    pairs = within_lengths(pairs, size, None, None)
+    return pairs - np.tile(margin[:, 0], 2), starts
 
 
 @njit(nogil=True, cache=True)
@@ -270,54 +269,3 @@ def _ratio(distance_ne, distance_pm, nucleus, cell):
                     t = np.float32(0.5)
                 distance_ne[z, y, x] = total
                 distance_pm[z, y, x] = t
-
-
-def pairs_edt_shells(
-    nucleus: np.ndarray,
-    cell: np.ndarray,
-    n: int,
-    voxel_size_nm: Sequence[float] = (1.0, 1.0, 1.0),
-    cut_faces: np.ndarray | None = None,
-    step: int = DEFAULT_STEP,
-    min_length_nm: float | None = None,
-    max_length_nm: float | None = None,
-    workers: int = 1,
-) -> tuple[np.ndarray, PairsInfo]:
-    """Partition a cell's cytoplasm into shells by pairs that the distance transforms guide.
-
-    Parameters
-    ----------
-    nucleus, cell : (Z, Y, X) bool ndarray
-        A cell crop.
-    n : int
-        Shells, 1 to 250.
-    voxel_size_nm : sequence of float
-        (Z, Y, X).
-    cut_faces : (3, 2) bool ndarray, optional
-        Faces of the image volume at which the cell is cut: no membrane there. A single slice is
-        partitioned in its plane.
-    step, min_length_nm, max_length_nm, workers
-        See :func:`find_pairs_edt`.
-
-    Returns
-    -------
-    shells : (Z, Y, X) uint8 ndarray
-        1 … `n` from the nucleus outwards, 0 outside the cytoplasm; no cytoplasm voxel is 0.
-    info : PairsInfo
-
-    Raises
-    ------
-    ValueError
-        For masks that are no cell crop, no NE or PM surface, no pair within the limits, or a wrong
-        option.
-
-    Notes
-    -----
-    Measured beside the masks: 12 bytes a voxel of a crop of 29 million, 20 of one of 4 million. Time is
-    linear in the crop's voxels.
-    """
-    check_shell_count(n)
-    size = checked_voxel_size(voxel_size_nm)
-    cytoplasm = check_masks(nucleus, cell)
-    pairs, found = find_pairs_edt(nucleus, cell, size, cut_faces, step, min_length_nm, max_length_nm, workers)
-    return partition_by_pairs(pairs, found, cytoplasm, n, size, workers)

@@ -239,7 +239,7 @@ def plot_partition_features(
     _zone_axis(ax, zones, label, "Size of the zones")
     if organelles:
         ax = figure.add_subplot(grid[0, 1])
-        _bars_side_by_side(ax, table, zones, organelles, "_count")
+        _bars_side_by_side(ax, table, zones, organelles)
         _zone_axis(ax, zones, "organelle (voxels)", "Organelle voxels in the zones")
         if len(organelles) > 1:
             ax.legend(frameon=False, fontsize=8.5)
@@ -275,13 +275,11 @@ def _zone_axis(ax: Axes, zones: np.ndarray, label: str, title: str) -> None:
     _dress(ax)
 
 
-def _bars_side_by_side(
-    ax: Axes, table: pd.DataFrame, zones: np.ndarray, organelles: Sequence[str], suffix: str
-) -> None:
+def _bars_side_by_side(ax: Axes, table: pd.DataFrame, zones: np.ndarray, organelles: Sequence[str]) -> None:
     width = 0.78 / len(organelles)
     for i, name in enumerate(organelles):
         place = zones + (i - (len(organelles) - 1) / 2) * width
-        ax.bar(place, table[name + suffix], width, color=_SERIES[i % len(_SERIES)], label=name)
+        ax.bar(place, table[f"{name}_count"], width, color=_SERIES[i % len(_SERIES)], label=name)
 
 
 def _draw_table(ax: Axes, table: pd.DataFrame, column: str, label: str, organelles: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from numba import njit
 
 from cytomill.kernels.levels import surface_level
 from cytomill.partitioning.mask_values import check_crop
-from cytomill.partitioning.pairing import no_membrane
+from cytomill.partitioning.pairing import no_membrane, nucleus_center
 
 # Marching step, and spacing of the rays at the farthest membrane, in finest voxels.
 STEP_VOXELS = 1.0
@@ -163,12 +163,7 @@ def _interpolate(cytoplasm, centre, spacing, rays, inner, outer, often, t):
 
 def _centre(nucleus: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     """Centroid of the nucleus in voxels, or the nucleus voxel nearest to it where it lies outside."""
-    axes = (1, 2), (0, 2), (0, 1)
-    counts = [nucleus.sum(axis=axis, dtype=np.int64) for axis in axes]
-    total = counts[0].sum()
-    if total == 0:
-        raise ValueError("the nucleus mask of this cell is empty: rays need a nucleus to start from")
-    centre = np.array([(line * np.arange(line.size)).sum() / total for line in counts])
+    centre = nucleus_center(nucleus)
     if nucleus[tuple(np.rint(centre).astype(int))]:
         return centre
     inside = np.argwhere(nucleus).astype(np.int32)

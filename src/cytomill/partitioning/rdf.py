@@ -16,6 +16,7 @@ import pandas as pd
 from cytomill.kernels.cell_codes import MOST_SHELLS
 from cytomill.kernels.histogram import histogram_256
 from cytomill.kernels.tally import PROFILE_BINS, split_cells, tally_shells
+from cytomill.kernels.voxel_size import checked_voxel_size
 
 #: What each column of the table of shells means, for the schema of the file that holds it.
 SHELLS_METADATA = {
@@ -230,9 +231,7 @@ def voxel_measure_um(voxel_size_nm: Sequence[float], two_dimensional: bool = Fal
     ValueError
         For a voxel size that is not three positive numbers.
     """
-    size = np.asarray(voxel_size_nm, np.float64)
-    if size.shape != (3,) or not (np.isfinite(size).all() and (size > 0).all()):
-        raise ValueError(f"a voxel size in nm is three positive numbers (Z, Y, X), got {voxel_size_nm}")
+    size = checked_voxel_size(voxel_size_nm)
     # The volume in nm³ first: 50·10·10 is exact where 0.05·0.01·0.01 is not.
     return ("area_um2", size[1] * size[2] / 1e6) if two_dimensional else ("volume_um3", size.prod() / 1e9)
 

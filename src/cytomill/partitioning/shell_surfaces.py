@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from cytomill.kernels.cell_codes import check_shell_count
-from cytomill.partitioning.pairing import checked_voxel_size
+from cytomill.kernels.voxel_size import checked_voxel_size
 
 _INNER, _OUTER = 0.6, 0.4
 # A box of at most this many voxels is searched voxel by voxel.

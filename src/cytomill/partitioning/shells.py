@@ -65,14 +65,15 @@ def pair_shells(
     workers: int = 1,
 ) -> tuple[np.ndarray, list[str]]:
     """Shells by pairs of NE and PM, and what their reader should know; parameters of :func:`cell_shells`."""
-    # Each method's kernels are compiled when they are asked for.
-    if method == "pairs":
-        from cytomill.partitioning.pairs import pairs_shells as partition
-    elif method == "pairs_edt":
-        from cytomill.partitioning.pairs_edt import pairs_edt_shells as partition
-    else:
+    # Each method's kernels are loaded when they are asked for.
+    from cytomill.partitioning.pairs import find_pairs_by_direction, pairs_shells
+
+    find = find_pairs_by_direction
+    if method == "pairs_edt":
+        from cytomill.partitioning.pairs_edt import find_pairs_edt as find
+    elif method != "pairs":
         raise ValueError(f"method must be normalized, pairs or pairs_edt; found {method!r}")
-    shells, info = partition(nucleus, cell, n, voxel_size_nm, cut_faces, workers=workers)
+    shells, info = pairs_shells(nucleus, cell, n, voxel_size_nm, cut_faces, workers=workers, find=find)
     return shells, [f"{info.pairs} pairs of NE and PM"]
 
 

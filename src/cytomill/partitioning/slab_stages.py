@@ -41,13 +41,17 @@ from cytomill.runtime.dataset import PROVISIONAL
 from cytomill.runtime.needs import steps
 from cytomill.runtime.stage import Arrays, Unit, UnitOutput
 
-#: Voxels of a slab, and of a band, where the plan may choose.
+#: Voxels of a slab, where the plan may choose, and of a band.  Both passes cut the bands by this number, the
+#: first one also when it is done again years later: with another one it leaves what the second cannot read.
 SLAB_VOXELS, BAND_VOXELS = 24_000_000, 16_000_000
 #: Peak bytes while they are computed, measured and rounded up: a voxel of a slab, and of its mask with the
 #: halo; a voxel of a band while its fields are derived; a voxel and layer of sites.
 SLAB_BYTES, MASK_BYTES, BAND_BYTES, LAYER_BYTES = 3, 1, 32, 5
 #: Of a pixel of one slice, beside what the distances say: allocations that are not given back at once.
 SPARE_BYTES = 25
+
+#: Folder of the slabs' distances, below that of what waits between two stages.
+PLANES_BETWEEN = "planes"
 
 SURFACES = ("nucleus", "cell")
 PLANE_ARRAYS = ("squared", "offset")
@@ -57,7 +61,7 @@ def slab_path(
     state: PartitionState, cell: RosterCell, surface: str, first_slice: int, first_row: int
 ) -> Path:
     """Where what a slab has for a band waits."""
-    folder = state.folder / PROVISIONAL / "planes" / f"{cell.index:06d}"
+    folder = state.folder / PROVISIONAL / PLANES_BETWEEN / f"{cell.index:06d}"
     return folder / f"{surface}-{first_slice:06d}-{first_row:06d}.piece"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from cytomill.kernels.checksum import crc32c_of
 from cytomill.kernels.mask_runs import LABEL_RUN_BYTES, LabelRuns, encode_runs
-from cytomill.partitioning.masks import as_masks
+from cytomill.partitioning.mask_values import as_masks
 from cytomill.partitioning.roster import find_roster
 from cytomill.partitioning.state import PartitionState
 from cytomill.runtime.arrays import text_array

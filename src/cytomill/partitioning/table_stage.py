@@ -12,11 +12,13 @@ import pandas as pd
 
 from cytomill.kernels.tally import split_cells
 from cytomill.partitioning.block_stages import ROOM_QUANTA, ShellStage
+from cytomill.partitioning.cell_stages import CELLS_BETWEEN, CellStage
 from cytomill.partitioning.mask_rules import face_names
 from cytomill.partitioning.objects import object_table, uptake_table
 from cytomill.partitioning.organelle_stages import CountStage
 from cytomill.partitioning.placement import object_rdf
 from cytomill.partitioning.rdf import frame, profile_table, rdf_table, shell_table, voxel_measure_um
+from cytomill.partitioning.slab_stages import PLANES_BETWEEN, ColumnStage, PlaneStage
 from cytomill.partitioning.state import TABLES, Organelle
 from cytomill.partitioning.survey_stage import PartitionStage
 from cytomill.runtime.arrays import digest_of
@@ -87,6 +89,13 @@ class TableStage(PartitionStage):
 
     def files(self) -> Sequence[Path]:
         return self._files
+
+    def releases(self) -> Sequence[str]:
+        # The runs of objects stay: they are small, and costlier to make again.
+        return (CellStage.name, PlaneStage.name, ColumnStage.name)
+
+    def remove_released(self) -> None:
+        self.state.remove_provisional(CELLS_BETWEEN, PLANES_BETWEEN)
 
     def cell_table(self) -> pd.DataFrame:
         """A row a cell."""

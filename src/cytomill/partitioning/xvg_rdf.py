@@ -15,13 +15,13 @@ import numpy as np
 
 from cytomill.partitioning.coordinates import PartitionCoordinates
 from cytomill.partitioning.rdf import rdf
-from cytomill.partitioning.xvg import (
+from cytomill.partitioning.xvg_reading import (
     DOCUMENTED,
     REFERENCE,
-    check_dataid,
     iterate_points,
     load_partition_coords_from_xvg,
 )
+from cytomill.partitioning.xvg_writing import check_dataid
 from cytomill.storage.durable import write_atomic
 
 #: From this distance on, the published reference drops an organelle voxel, in voxels.

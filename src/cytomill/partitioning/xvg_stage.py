@@ -16,7 +16,7 @@ from cytomill.partitioning.coordinates import partition_rows
 from cytomill.partitioning.roster import RosterCell
 from cytomill.partitioning.state import SHELLS, TERRITORIES
 from cytomill.partitioning.survey_stage import PartitionStage
-from cytomill.partitioning.xvg import write_xvg
+from cytomill.partitioning.xvg_writing import write_xvg
 from cytomill.runtime.arrays import digest_of
 from cytomill.runtime.stage import Unit, UnitOutput
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from cytomill.phantoms.partitioning import CYTOPLASM, KINDS, CellPhantom
+from cytomill.phantoms.partitioning import CYTOPLASM_LABEL, KINDS, CellPhantom
 from cytomill.phantoms.tissue import TissuePhantom, TissueTally
 from cytomill.storage.durable import make_directories, write_atomic
 from cytomill.storage.stores import default_shards, fit_chunks, open_store, spacing_name
@@ -127,7 +127,7 @@ def _write_single(
     def slabs() -> Iterator[tuple[np.ndarray, ...]]:
         for band in _bands(phantom.shape[0]):
             labels, t = phantom.ray_position((band,))
-            organelle = _inside(granules.draw(_whole(band, phantom.shape)), labels == CYTOPLASM)
+            organelle = _inside(granules.draw(_whole(band, phantom.shape)), labels == CYTOPLASM_LABEL)
             tally.add(t, organelle)
             voxels[:] += [np.count_nonzero(labels == label) for label in range(3)]
             yield labels, organelle

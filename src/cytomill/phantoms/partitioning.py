@@ -16,7 +16,7 @@ from cytomill.kernels.blocks import Region
 from cytomill.phantoms.granules import Granules, place_granules
 from cytomill.phantoms.star_surface import StarSurface, classify, sphere_directions, turn
 
-CYTOPLASM, NUCLEUS = 1, 2
+CYTOPLASM_LABEL, NUCLEUS_LABEL = 1, 2
 #: Background voxels that are kept free around a cell.
 MARGIN = 3
 
@@ -187,7 +187,7 @@ class CellPhantom:
     @cached_property
     def nucleus(self) -> np.ndarray:
         """(Z, Y, X) bool ndarray."""
-        return self._whole[0] == NUCLEUS
+        return self._whole[0] == NUCLEUS_LABEL
 
     @cached_property
     def cell(self) -> np.ndarray:
@@ -197,7 +197,7 @@ class CellPhantom:
     @property
     def cytoplasm(self) -> np.ndarray:
         """(Z, Y, X) bool ndarray."""
-        return self._whole[0] == CYTOPLASM
+        return self._whole[0] == CYTOPLASM_LABEL
 
     @property
     def t_ray(self) -> np.ndarray:

@@ -6,10 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: Codes of a coded volume beside 0 (outside the cell) and 1..n (shells from NE to PM).
-NUCLEUS = 255
-#: In the cytoplasm, but in no shell (the reference-compatible pairing leaves such voxels).
-UNASSIGNED = 254
+from cytomill.kernels.cell_codes import NUCLEUS_ID, UNASSIGNED_ID
 
 #: Voxels along the longest side of a coarse volume: enough for a picture, little enough for a report.
 COARSE_VOXELS = 96
@@ -28,7 +25,7 @@ class PlaneSlice:
     index : int
         Where the plane lies on that axis, voxels of the image volume.
     codes : (A, B) uint8 ndarray
-        0 outside the cell, 1..n shells, `NUCLEUS`, `UNASSIGNED`; the two other axes in (Z, Y, X) order.
+        0 outside the cell, 1..n shells, `NUCLEUS_ID`, `UNASSIGNED_ID`; the two other axes in (Z, Y, X) order.
     image : (A, B) ndarray or None
         Intensities, any real dtype.
     organelles : dict of str to (A, B) bool ndarray
@@ -157,18 +154,18 @@ def encode(shells: np.ndarray, nucleus: np.ndarray, cell: np.ndarray | None = No
     Returns
     -------
     uint8 ndarray
-        0, 1..n, `NUCLEUS`, `UNASSIGNED`.
+        0, 1..n, `NUCLEUS_ID`, `UNASSIGNED_ID`.
     """
     codes = shells.astype(np.uint8)
     if cell is not None:
-        codes[cell & (codes == 0)] = UNASSIGNED
-    codes[nucleus.astype(bool, copy=False)] = NUCLEUS
+        codes[cell & (codes == 0)] = UNASSIGNED_ID
+    codes[nucleus.astype(bool, copy=False)] = NUCLEUS_ID
     return codes
 
 
 def plane_indices(codes: np.ndarray) -> tuple[int, int, int]:
     """Where the three planes cut: the nucleus's centre (the cell's where no nucleus is seen), voxels."""
-    mask = codes == NUCLEUS
+    mask = codes == NUCLEUS_ID
     if not mask.any():
         mask = codes != 0
     centre = []

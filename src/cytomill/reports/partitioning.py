@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cytomill.partitioning.masks import RefusedCell
 from cytomill.partitioning.rdf import similarity
 from cytomill.reports import captions, condition_figures
 from cytomill.reports.data import SetAside, StageTiming
@@ -32,22 +33,6 @@ _CONDITION_COLUMNS = (
     Column("g_objects_low", "from"),
     Column("g_objects_high", "to"),
 )
-
-
-@dataclass
-class RefusedCell:
-    """A cell that was not partitioned.
-
-    Parameters
-    ----------
-    cell : int
-        Its label.
-    reason : str
-        One sentence.
-    """
-
-    cell: int
-    reason: str
 
 
 @dataclass
@@ -215,7 +200,9 @@ class PartitionRow:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, report: PartitionReport, link: str = "", state: str = "finished") -> PartitionRow:
+    def of(
+        cls, report: PartitionReport, link: str = "", state: str = "finished", reason: str = ""
+    ) -> PartitionRow:
         """The line that belongs to a dataset's page."""
         return cls(
             name=report.name,
@@ -223,6 +210,7 @@ class PartitionRow:
             link=link,
             condition=report.condition,
             replicate=report.replicate,
+            reason=reason,
             method=method_text(report),
             n_shells=report.n_shells,
             cells=None if report.cells is None else len(report.cells),
@@ -237,13 +225,6 @@ class PartitionRow:
             units_set_aside=len(report.set_aside),
             seconds=report.seconds,
         )
-
-    @classmethod
-    def of_any(cls, row: Any) -> PartitionRow:
-        """The same, or the line of a dataset that was set aside before its pipeline saw it."""
-        if isinstance(row, cls):
-            return row
-        return cls(row.name, row.state, row.link, reason=row.verdict, units_set_aside=row.units_set_aside)
 
 
 def method_text(report: PartitionReport) -> str:

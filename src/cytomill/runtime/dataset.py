@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -82,6 +83,13 @@ class OpenDataset:
         """Options of the configuration, by name."""
         values = asdict(self.config)
         return {name: values[name] for name in names}
+
+    def remove_provisional(self, *names: str) -> None:
+        """Remove folders of what waited between two stages, those that are there."""
+        for name in names:
+            folder = self.folder / PROVISIONAL / name
+            if folder.exists():
+                shutil.rmtree(folder)
 
     def volume(self, group: str) -> StoredArray:
         """Open a volume that the dataset has written at the input's spacing."""

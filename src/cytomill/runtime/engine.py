@@ -17,9 +17,10 @@ from pathlib import Path
 
 from cytomill.runtime.arrays import concatenate
 from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environment_failure, naming, sentence
-from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, UnitDone, load_arrays
+from cytomill.runtime.ledger import Journal, LedgerState, UnitDone
 from cytomill.runtime.memory import PlanDoesNotFit, own_share, predicted_peak_bytes
-from cytomill.runtime.planning import Policy, StagePlan, WavePlanner
+from cytomill.runtime.partials import Incomplete, partials_in_order
+from cytomill.runtime.planning import Policy, StagePlan, WavePlanner, children_of
 from cytomill.runtime.ranks import World
 from cytomill.runtime.sharing import make_sharing, spread
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage
@@ -29,11 +30,9 @@ from cytomill.storage.durable import ShardRecord, seal
 
 log = logging.getLogger(__name__)
 
-
 #: What a unit gave: its partial results, and its shards as the ledger lists them.
 Outcome = tuple[Arrays, list[ShardRecord]]
-Finished = list[tuple[int, int, Outcome]]
-Queue = list[tuple[int, int]]
+Finished, Queue = list[tuple[int, int, Outcome]], list[tuple[int, int]]
 
 
 class Engine:
@@ -88,13 +87,14 @@ class Engine:
         self._own_failures = 0  # so that one rank need not wait for the round's end
         self._progress: Progress | None = None
         self._done_before = 0
+        self._waves: list[Sequence[Stage]] = []
 
     def close(self) -> None:
         """Release the shared counter (collective)."""
         self.sharing.shutdown()
 
     def run_wave(self, stages: Sequence[Stage]) -> None:
-        """Run one stage of each dataset, together.
+        """Run one stage of each dataset, together; the waves before it again where it needs them.
 
         Raises
         ------
@@ -105,9 +105,16 @@ class Engine:
         JobFailed
             On the rank where the job has to end.
         """
+        self._waves.append(stages)
+        place = len(self._waves) - 1
+        while place < len(self._waves):
+            place = place + 1 if self._run_wave(self._waves[place]) else 0
+
+    def _run_wave(self, stages: Sequence[Stage]) -> bool:
+        """Run a wave; False where earlier ones have to come first, as what it reads of them was released."""
         stages = [stage for stage in stages if stage.dataset not in self.set_aside]
         if not stages:
-            return
+            return True
         self.agree_on_stop()
         plans = self._open(stages)
         for stage, plan in zip(stages, plans):
@@ -115,9 +122,20 @@ class Engine:
                 self.set_aside[stage.dataset] = plan.skip
             elif plan.result is not None:
                 stage.accept(plan.result)
+        if any(plan.recalled for plan in plans):
+            if self.planner is not None:
+                self.planner = self.planner.anew()
+                self.state = self.planner.state
+            return False
         live = [i for i, plan in enumerate(plans) if not plan.skip and plan.result is None]
-        if not live:
-            return
+        if live:
+            self._run_live(stages, plans, live)
+        if self.planner is not None:
+            self.planner.release([stage for stage in stages if stage.dataset not in self.set_aside])
+        return True
+
+    def _run_live(self, stages: Sequence[Stage], plans: list[StagePlan], live: list[int]) -> None:
+        """Run the stages of a wave that are not done."""
         self.worked = True
         live = self._prepare(stages, plans, live)
         if not live:
@@ -200,7 +218,9 @@ class Engine:
             while queue:
                 queue = self._round(stages, plans, queue, finished)
             if suspects:
-                children = self._child_ranks([plans[i] for i, _ in suspects])
+                children = children_of([plans[i] for i, _ in suspects])
+                if self.world.rank == 0 and len(children) < self.world.size:
+                    log.warning(few_children_sentence(len(children), self.world.size))
                 while suspects:
                     suspects = self._round(stages, plans, suspects, finished, children)
         finally:
@@ -208,13 +228,6 @@ class Engine:
                 self._progress.close()
                 self._progress = None
         return finished
-
-    def _child_ranks(self, plans: Sequence[StagePlan]) -> list[int]:
-        """Ranks that run suspects in processes of their own; none where no node has room for one."""
-        ranks = sorted(set.intersection(*(set(plan.children) for plan in plans)))
-        if self.world.rank == 0 and len(ranks) < self.world.size:
-            log.warning(few_children_sentence(len(ranks), self.world.size))
-        return ranks
 
     def _round(
         self,
@@ -370,23 +383,10 @@ class Engine:
         self, stage: Stage, plan: StagePlan, i: int, fresh: dict[tuple[int, int], Arrays]
     ) -> tuple[Arrays | None, str]:
         known = self.state.stages[stage.dataset, stage.name]
-        missing = [u.index for u in plan.units if u.index not in known.done]
-        if missing:
-            errors = known.failures.get(missing[0]) or ["not known"]
-            return None, (
-                f"dataset {stage.dataset}: {len(missing)} of {len(plan.units)} units of stage {stage.name} "
-                f"failed {self.policy.attempts} times and are set aside; "
-                f"unit {missing[0]} {plan.units[missing[0]].region}: {errors[-1]}"
-            )
         try:
-            parts = [
-                fresh.pop((i, u.index))
-                if (i, u.index) in fresh
-                else load_arrays(self.root, known.done[u.index].partials)
-                for u in plan.units
-            ]
-        except LedgerError as damage:
-            return None, f"dataset {stage.dataset}: stage {stage.name} cannot be reduced: {damage}"
+            parts = partials_in_order(self.root, known, fresh, i, self.policy.attempts)
+        except Incomplete as why:
+            return None, str(why)
         try:
             result = self._call(stage, "reduce", lambda: stage.reduce(concatenate(parts)))
         except DatasetRefused as refusal:

@@ -19,6 +19,10 @@ from cytomill.storage.durable import write_atomic
 
 JOURNALS = "ledger"
 
+#: Lines longer than this are not held in memory for the arrays in them: their place is, and they are read
+#: again where the arrays are needed.
+HELD_LINE_BYTES = 1024
+
 _NAME = re.compile(r"((\d+)-.+)-r(\d+)\.jsonl")
 
 
@@ -58,6 +62,17 @@ def journal_files(root: Path) -> list[JournalFile]:
     matches = [(_NAME.fullmatch(path.name), path) for path in (root / JOURNALS).glob("*.jsonl")]
     found = [JournalFile(int(m[2]), m[1], int(m[3]), path) for m, path in matches if m]
     return sorted(found, key=lambda file: (file.number, file.launch, file.rank))
+
+
+def epoch_key(epoch: str) -> tuple[str, int]:
+    """Sort key of an epoch: launch, then order within it."""
+    launch, _, sequence = epoch.rpartition(".")
+    return launch, int(sequence or 0)
+
+
+def next_launch(root: Path, name: str) -> str:
+    """Number a launch after all that have a journal, so that order does not hang on clocks."""
+    return f"{max((file.number for file in journal_files(root)), default=0) + 1:05d}-{name}"
 
 
 def make_line(values: dict[str, Any]) -> bytes:
@@ -137,3 +152,11 @@ def drop_damaged_lines(path: Path) -> None:
     kept.mkdir(exist_ok=True)
     write_atomic(kept / path.name, path.read_bytes())
     write_atomic(path, b"".join(line for _, line in _lines(path) if _whole(line) is not None))
+
+
+def kept_of(line: dict[str, Any], key: str, place: tuple[str, int, int]) -> Any:
+    """Stored arrays of a line, or where they can be read again."""
+    name, offset, size = place
+    if size <= HELD_LINE_BYTES or "inline" not in line[key]:
+        return line[key]
+    return {"line": name, "at": offset, "size": size, "key": key}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+
+from cytomill.kernels.blocks import align
 
 #: Bytes of an input that a slab covers, where the layout may choose.
 SLAB_BYTES = 128 * 2**20
+#: Blocks a rank, where the layout may choose them, and layers of blocks at the least.
+BLOCKS_A_RANK, LEAST_LAYERS = 6, 4
 
 
 @dataclass(frozen=True)
@@ -43,3 +49,22 @@ class Layout:
             least_units = max(16, 4 * self.ranks)
             wanted = max(1, min(SLAB_BYTES // max(slice_bytes, 1), -(-depth // least_units)))
         return max(wanted // multiple, 1) * multiple
+
+    def block_of(self, shape: Sequence[int], shards: Sequence[int], most_voxels: int) -> tuple[int, ...]:
+        """Block of a unit that works on volumes: whole shards, cut to the volume.
+
+        Parameters
+        ----------
+        shape, shards : sequence of int
+            Volume and shard, voxels (Z, Y, X).
+        most_voxels : int
+            Voxels of a block, where the layout may choose; one shard at the least.
+        """
+        wanted = self.block
+        if not any(wanted):
+            # As deep as memory and the sharing allow: what lies between blocks along Z is read twice.
+            counts = [-(-length // shard) for length, shard in zip(shape, shards)]
+            layers = max(-(-BLOCKS_A_RANK * self.ranks // (counts[1] * counts[2])), LEAST_LAYERS)
+            depth = max(1, min(most_voxels // prod(shards), -(-counts[0] // layers)))
+            wanted = (shards[0] * depth, shards[1], shards[2])
+        return align(wanted, shards, shape)

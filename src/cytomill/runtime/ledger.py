@@ -9,7 +9,8 @@ Kinds of lines: ``launch``, ``stage`` (fields and unit table, opens an epoch), `
 ``failed``, ``reduced``, ``refused``, ``void`` (a unit whose shards were damaged), ``unreduce`` (a
 reduction whose result or files were damaged), ``forgive`` (a unit set aside gets new attempts),
 ``reported`` (the pages show what the launch left), ``confirm`` (an epoch still holds after an earlier
-stage was redone), ``retire`` (a stage is no longer part of its dataset's pipeline).
+stage was redone), ``retire`` (a stage is no longer part of its dataset's pipeline), ``released`` (the shards
+of an epoch are needed no more, and may be gone from now on).
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ from cytomill.runtime.arrays import (
 from cytomill.runtime.journals import (
     JOURNALS,
     LedgerError,
+    epoch_key,
     journal_files,
     journal_name,
+    kept_of,
     line_at,
     make_line,
     placed_lines,
@@ -46,23 +49,20 @@ from cytomill.storage.durable import ShardRecord, fsync_directory, write_atomic
 
 ASIDE = "aside"
 
-#: Lines longer than this are not held in memory for the arrays in them: their place is, and they are read
-#: again where the arrays are needed.
-HELD_LINE_BYTES = 1024
-
 #: Kinds of lines after which the pages no longer show the results.
 _CHANGES = {"done", "failed", "reduced", "refused", "void", "unreduce"}
 
 
 @dataclass
 class UnitDone:
-    """A committed unit: its shards and where its partial results are."""
+    """A committed unit: its shards, whether these were released, and where its partial results are."""
 
     shards: list[ShardRecord]
     partials: Any
     launch: str
     rank: int
     seconds: float
+    released: bool = False
 
 
 @dataclass
@@ -82,6 +82,7 @@ class StageState:
     refused: str | None = None
     confirmed: str = ""
     retired: bool = False
+    released_by: str = ""
 
     def pending(self, attempts: int) -> list[int]:
         """Units neither done nor set aside; where one is set aside, only those that never failed.
@@ -112,6 +113,13 @@ class StageState:
     def complete(self) -> bool:
         """Whether every unit is done and the reduction too."""
         return self.reduced is not None and len(self.done) == len(self.units)
+
+    def release(self, launch: str) -> None:
+        """Forget the shards of all units that were done up to a launch: nobody vouches for them any more."""
+        self.released_by = launch
+        for done in self.done.values():
+            if done.shards and done.launch <= launch:
+                done.shards, done.released = [], True
 
 
 @dataclass
@@ -241,6 +249,10 @@ class Journal:
         self._append("confirm", e=epoch, c=moment)
         return moment
 
+    def released(self, epoch: str) -> None:
+        """Record, before they are removed, that nobody needs the shards of an epoch any more."""
+        self._append("released", e=epoch)
+
     def retire(self, epoch: str) -> None:
         """Record that a stage is no longer part of its dataset's pipeline."""
         self._append("retire", e=epoch)
@@ -300,14 +312,6 @@ def load_arrays(root: Path, stored: Any) -> Arrays:
     return from_npz(data)
 
 
-def _held(line: dict[str, Any], key: str, place: tuple[str, int, int]) -> Any:
-    """Stored arrays of a line, or where they can be read again."""
-    name, offset, size = place
-    if size <= HELD_LINE_BYTES or "inline" not in line[key]:
-        return line[key]
-    return {"line": name, "at": offset, "size": size, "key": key}
-
-
 def replay(root: Path) -> LedgerState:
     """Read every journal of a campaign, a line at a time.
 
@@ -341,6 +345,9 @@ def replay(root: Path) -> LedgerState:
                 # A retired epoch without its opening line is one that was mended.
                 (orphans.discard if kind == "retire" else orphans.add)(epoch)
     state.stages = {key: stage for key, stage in state.stages.items() if not stage.retired}
+    for stage in state.stages.values():
+        # Only now: rank 0's journal of a launch, which says so, is read before what others did in it.
+        stage.release(stage.released_by)
     state.orphans = sorted(orphans, key=epoch_key)
     state.damaged += [f"{root / JOURNALS}: the line that opened epoch {e} is lost" for e in state.orphans]
     return state
@@ -362,7 +369,7 @@ def _apply(
         stage.open.setdefault(unit, set()).add((launch, rank))
     elif kind == "done":
         shards = [ShardRecord(*record) for record in line["s"]]
-        stage.done[unit] = UnitDone(shards, _held(line, "p", place), launch, rank, line.get("d", 0.0))
+        stage.done[unit] = UnitDone(shards, kept_of(line, "p", place), launch, rank, line.get("d", 0.0))
         stage.open.pop(unit, None)
     elif kind == "failed":
         stage.failures.setdefault(unit, []).append(line["error"])
@@ -372,25 +379,16 @@ def _apply(
     elif kind == "unreduce":
         stage.reduced, stage.files = None, []
     elif kind == "reduced":
-        stage.reduced = _held(line, "r", place)
+        stage.reduced = kept_of(line, "r", place)
         stage.files = [ShardRecord(*record) for record in line["f"]]
     elif kind == "refused":
         stage.refused = line["error"]
     elif kind == "retire":
         stage.retired = True
+    elif kind == "released":
+        stage.released_by = launch
     elif kind == "confirm":
         stage.confirmed = line["c"]
     elif kind == "forgive":
         stage.failures.clear()
         stage.refused = None
-
-
-def epoch_key(epoch: str) -> tuple[str, int]:
-    """Sort key of an epoch: launch, then order within it."""
-    launch, _, sequence = epoch.rpartition(".")
-    return launch, int(sequence or 0)
-
-
-def next_launch(root: Path, name: str) -> str:
-    """Number a launch after all that have a journal, so that order does not hang on clocks."""
-    return f"{max((file.number for file in journal_files(root)), default=0) + 1:05d}-{name}"

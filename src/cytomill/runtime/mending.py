@@ -13,13 +13,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from cytomill.runtime.journals import damaged_lines, journal_files
-from cytomill.runtime.ledger import Journal, LedgerState, epoch_key
+from cytomill.runtime.journals import damaged_lines, epoch_key, journal_files
+from cytomill.runtime.ledger import Journal, LedgerState
 
 #: Kinds of lines whose loss costs work only.
 _HARMLESS = {
     *("launch", "attempt", "done", "failed", "reduced", "refused"),
-    *("void", "unreduce", "forgive", "reported", "confirm"),
+    *("void", "unreduce", "forgive", "reported", "confirm", "released"),
 }
 _BEGINNING = re.compile(rb'(?=\{"k":")')
 _KIND = re.compile(rb'\{"k":"([a-z]+)","t":')

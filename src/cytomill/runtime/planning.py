@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.runtime.failures import Refused
-from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, epoch_key, load_arrays
+from cytomill.runtime.journals import epoch_key
+from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, load_arrays, replay
 from cytomill.runtime.memory import MemoryLimit, Share, check_shares_fit
 from cytomill.runtime.stage import Arrays, Stage, Unit
 from cytomill.storage.durable import check
@@ -58,6 +59,8 @@ class StagePlan:
     children: list[int] = field(default_factory=list)
     result: Arrays | None = None
     skip: str | None = None
+    #: Whether units of earlier stages have to be done again first, as what this stage reads was released.
+    recalled: bool = False
 
 
 @dataclass
@@ -128,6 +131,24 @@ class WavePlanner:
             log.warning("changed: %s; the stage is done again", change)
         return [self._enter(draft, shares) for draft in drafts]
 
+    def release(self, stages: Sequence[Stage]) -> None:
+        """Have removed what nobody reads now that these stages are complete; the ledger says so before."""
+        for stage in stages:
+            for name in stage.releases():
+                known = self.state.stages.get((stage.dataset, name))
+                if known is not None and any(done.shards for done in known.done.values()):
+                    self.journal.released(known.epoch)
+                    known.release(self.journal.launch)
+            try:
+                stage.remove_released()
+            except OSError as error:
+                # Room is lost, no result: the next launch tries again.
+                log.warning("%s: what waited between stages cannot be removed: %s", stage.dataset, error)
+
+    def anew(self) -> WavePlanner:
+        """A planner for waves that come again: what this launch has done is read like what others have."""
+        return WavePlanner(self.root, replay(self.root), self.journal, self.policy)
+
     def _changes(self, stages: Sequence[Stage]) -> list[str]:
         """Sentences about changed fields; refuses those that nobody has agreed to."""
         changes: list[str] = []
@@ -190,16 +211,33 @@ class WavePlanner:
             plan.children = ranks_for_children(shares, stage.memory_bytes(known.units))
         if draft.pending:
             plan.skip = self._damaged_input(stage)
+            plan.recalled = not plan.skip and self._recall(stage)
         return plan
 
     def _update_under_way(self, known: StageState) -> bool:
         """Whether an earlier stage of the dataset was redone since: the user has agreed to the rest."""
         return self._newest.get(known.dataset, ("", 0)) > known.agreed
 
+    def _recall(self, stage: Stage) -> bool:
+        """Take back the units whose shards the stage reads and that were released; whether there are any."""
+        recalled = False
+        for dataset, name in _required(stage):
+            upstream = self.state.stages[dataset, name]
+            released = [unit for unit, done in upstream.done.items() if done.released]
+            for unit in released:
+                self.journal.void(upstream.epoch, unit)
+                del upstream.done[unit]
+            if released:
+                recalled = True
+                log.warning(
+                    "dataset %s: stage %s is done again, as stage %s reads what it left, which was removed "
+                    "when the dataset was complete", dataset, name, stage.name,
+                )  # fmt: skip
+        return recalled
+
     def _damaged_input(self, stage: Stage) -> str | None:
         """A sentence about the first shard of an upstream stage that is not as the ledger says."""
-        for required in stage.requires():
-            dataset, name = (stage.dataset, required) if isinstance(required, str) else required
+        for dataset, name in _required(stage):
             upstream = self.state.stages.get((dataset, name))
             if upstream is None:
                 return (
@@ -231,6 +269,11 @@ def ranks_for_children(shares: Sequence[Share], unit_bytes: int) -> list[int]:
     return [rank for rank, share in enumerate(shares) if share.local_rank < fitting[rank]]
 
 
+def children_of(plans: Sequence[StagePlan]) -> list[int]:
+    """Ranks that run suspects of all these stages in processes of their own; none where no node has room."""
+    return sorted(set.intersection(*(set(plan.children) for plan in plans)))
+
+
 def damage_sentence(root: Path, state: LedgerState) -> str:
     """Why nothing may be run on a damaged ledger; empty where it is whole.
 
@@ -239,6 +282,43 @@ def damage_sentence(root: Path, state: LedgerState) -> str:
     if not state.damaged:
         return ""
     return f"the ledger is damaged: {'; '.join(state.damaged)}. Run 'cytomill verify --mend {root}' first"
+
+
+def _required(stage: Stage) -> list[tuple[str, str]]:
+    """Dataset and name of the stages whose shards a stage reads."""
+    return [(stage.dataset, r) if isinstance(r, str) else r for r in stage.requires()]
+
+
+def recalled_sentence(stages: Sequence[Stage], ledger: LedgerState) -> str:
+    """Which earlier stages have to be done again with any of these, because their shards were released.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        A stage that changed, and those after it.
+    ledger : LedgerState
+        What is done.
+
+    Returns
+    -------
+    str
+        Empty where there are none.
+    """
+    changed = stages[0]
+    read = dict.fromkeys(place for stage in stages for place in _required(stage))
+    names = [
+        name
+        for dataset, name in read
+        if (dataset, name) in ledger.stages
+        and any(done.released for done in ledger.stages[dataset, name].done.values())
+        and (dataset, name) != (changed.dataset, changed.name)
+    ]
+    if not names:
+        return ""
+    return (
+        f"{changed.dataset}, done again with it where they are read: stages {', '.join(names)}, as what they "
+        "left was removed when the dataset was complete"
+    )
 
 
 def as_json(fields: dict[str, Any]) -> dict[str, Any]:

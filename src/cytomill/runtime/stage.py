@@ -148,5 +148,15 @@ class Stage(ABC):
         """Files that `reduce` wrote; the engine makes them durable and lists them in the ledger."""
         return ()
 
+    def releases(self) -> Sequence[str]:
+        """Names of earlier stages of its dataset whose shards nobody reads once this stage is complete.
+
+        Where a stage that reads them has to run again, their units are done again first.
+        """
+        return ()
+
+    def remove_released(self) -> None:
+        """Remove these shards, on rank 0; called whenever a launch finds the stage complete."""
+
     def accept(self, result: Arrays) -> None:
         """Take the reduced result, on every rank (also when it comes from the ledger)."""
