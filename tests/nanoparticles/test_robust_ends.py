@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cytomill.kernels.binning import Binning
 from cytomill.nanoparticles.config import NanoparticleSegConfig
-from cytomill.nanoparticles.model import FLAGGED
+from cytomill.nanoparticles.model import FLAGGED, PARTICLES
 from cytomill.nanoparticles.robust import RobustEstimator
 from cytomill.nanoparticles.robust_slices import align
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
@@ -41,14 +41,14 @@ def test_what_leaves_the_scale_is_kept_in_its_ends():
     assert moved[1, [7, 255]].tolist() == [10.0, 10.0]
 
 
-@pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
-def test_saturated_voxels_of_a_drifting_stack_are_no_mode_of_particles(share):
-    tissue, _ = make_volume((DEPTH, 256, 256), seed=3, load=0.0)
+def drifting(volume):
+    """An 8-bit stack whose brightness drifts by up to 8 bins."""
     drift = 8 * np.sin(np.arange(DEPTH) / DEPTH * 9 + 3)
-    chance = np.random.default_rng(3).random(tissue.shape)
-    stack = np.clip(np.rint(tissue + drift[:, None, None]), 1, 254).astype(np.uint8)
-    stack[chance < share] = 255
-    stack[chance > 1 - share] = 0
+    return volume + drift[:, None, None]
+
+
+def fitted(stack):
+    """Histograms of the slices, mixture and posterior tables."""
     config = NanoparticleSegConfig(root_path="", spacing_dir="")
     estimator = RobustEstimator(config)
     histograms, sampled = slab_histograms(stack, Binning()), np.ones(DEPTH, bool)
@@ -56,6 +56,31 @@ def test_saturated_voxels_of_a_drifting_stack_are_no_mode_of_particles(share):
     boxes = (thresholds, config.halo_pad, config.min_size)
     backgrounds = slab_backgrounds(stack, 0, Binning(), histograms, *boxes)
     mixture = estimator.fit(histograms, backgrounds, thresholds, sampled)
+    return histograms, mixture, estimator.posterior(mixture, histograms).tables
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
+def test_saturated_voxels_of_a_drifting_stack_are_no_mode_of_particles(share):
+    tissue, _ = make_volume((DEPTH, 256, 256), seed=3, load=0.0)
+    chance = np.random.default_rng(3).random(tissue.shape)
+    stack = np.clip(np.rint(drifting(tissue)), 1, 254).astype(np.uint8)
+    stack[chance < share] = 255
+    stack[chance > 1 - share] = 0
+    _, mixture, tables = fitted(stack)
     assert np.abs(mixture.slice_shift).max() > 5
     assert mixture.verdict == FLAGGED
-    assert not estimator.posterior(mixture, histograms).tables.any()
+    assert not tables.any()
+
+
+# Slices brighter than the stack saturate before the aligned scale ends: there the counts of all slices
+# together fall, and hid the mode of these particles, most of which saturate.
+@pytest.mark.parametrize("seed, load", [(2, 0.005), (5, 0.02), (6, 0.02)])
+def test_saturated_particles_of_a_drifting_stack_are_found(seed, load):
+    volume, truth = make_volume((DEPTH, 256, 256), seed=seed, load=load)
+    stack = np.clip(np.rint(drifting(volume) + 70), 0, 255).astype(np.uint8)
+    histograms, mixture, tables = fitted(stack)
+    particles = np.stack([np.bincount(v[t], minlength=256) for v, t in zip(stack, truth)])
+    assert particles[:, -1].sum() > 0.6 * particles.sum()
+    assert mixture.verdict == PARTICLES
+    chosen = tables >= np.float16(0.5)
+    assert 2 * (particles * chosen).sum() > 0.93 * ((histograms * chosen).sum() + particles.sum())

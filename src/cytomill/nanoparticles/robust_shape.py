@@ -78,12 +78,12 @@ def fill_comb(hist: np.ndarray) -> np.ndarray:
     if len(inner) < 3 or np.median(np.diff(inner)) <= 1 and np.mean(np.diff(inner) > 1) < 0.05:
         return hist.copy()
     edges = np.concatenate([[inner[0] - 0.5], 0.5 * (inner[1:] + inner[:-1]), [inner[-1] + 0.5]])
-    cells = np.searchsorted(edges, np.arange(1, BINS - 1), side="left") - 1
-    cells = np.clip(cells, 0, len(inner) - 1)
-    total = np.bincount(cells, hist[1:-1], len(inner))
-    size = np.bincount(cells, minlength=len(inner))
+    # The few counts outside the comb stay where they are: a cell has no end there.
+    bins = np.arange(inner[0], inner[-1] + 1)
+    cells = np.clip(np.searchsorted(edges, bins, side="left") - 1, 0, len(inner) - 1)
+    total, size = np.bincount(cells, hist[bins], len(inner)), np.bincount(cells, minlength=len(inner))
     out = hist.copy()
-    out[1:-1] = (total / np.maximum(size, 1))[cells]
+    out[bins] = (total / np.maximum(size, 1))[cells]
     return out
 
 
@@ -375,14 +375,20 @@ def _climb(
     return start, evaluate(start)[0], best / len(seen), steps, converged
 
 
-def particle_share(light: Light) -> np.ndarray:
-    """Probability that a brightened voxel of each bin lies in the particle rather than its rim, rising."""
+def particle_share(light: Light, mode: int) -> np.ndarray:
+    """Probability that a brightened voxel of each bin lies in the particle rather than its rim.
+
+    It rises from the background's mode upwards and is zero up to it: where hardly any light falls, the
+    ratio of the two is noise, which must not set a floor for the bins above.
+    """
     total = light.particle + light.rim
     share = np.where(total > 1e-14, light.particle / np.maximum(total, 1e-14), 0.0)
     # Where the model has no mass on the bright side, everything is particle.
     last = np.flatnonzero(total > 1e-14)
     if last.size:
         share[last[-1] + 1 :] = 1.0
-    share = np.clip(np.maximum.accumulate(share), 1e-9, 1 - 1e-9)
-    odds = np.log(share / (1 - share))
-    return 1 / (1 + np.exp(-(EDGE_STEEPNESS * odds + EDGE_OFFSET)))
+    above = np.clip(np.maximum.accumulate(share[mode + 1 :]), 1e-9, 1 - 1e-9)
+    odds = np.log(above / (1 - above))
+    out = np.zeros(BINS)
+    out[mode + 1 :] = 1 / (1 + np.exp(-(EDGE_STEEPNESS * odds + EDGE_OFFSET)))
+    return out
