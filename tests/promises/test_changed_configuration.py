@@ -5,6 +5,8 @@ import pytest
 from promise_campaigns import STAGES, differing, one_dataset, results, several, touch
 
 from cytomill.campaign import finish
+from cytomill.campaign.finish import write_reports
+from cytomill.campaign.nanoparticle_pipeline import NanoparticlePipeline
 from cytomill.runtime.failures import Stopped
 
 LATER = STAGES[STAGES.index("posterior") :]
@@ -135,9 +137,40 @@ def test_a_page_that_is_older_than_the_results_is_written_again(campaign, monkey
     assert page.read_text() != before
 
 
+def pages(campaign):
+    return {path.parent.name: path.read_text() for path in campaign.output.glob("datasets/*/report.html")}
+
+
+def test_pages_that_a_stop_left_are_all_that_is_written(tmp_path, monkeypatch):
+    campaign = several(tmp_path / "c", ("alpha", "beta", "gamma"), (8, 128, 128))
+    write, written = NanoparticlePipeline.write_page, []
+
+    def stop_after_two(self, state, facts):
+        if len(written) == 2:
+            raise Stopped
+        written.append(state.dataset)
+        return write(self, state, facts)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(NanoparticlePipeline, "write_page", stop_after_two)
+        assert campaign.alone(patches) == 75
+    before = pages(campaign)
+    assert written == ["alpha", "beta"] == sorted(before)
+    campaign.forget()
+    assert campaign.alone(monkeypatch) == 0
+    after = pages(campaign)
+    assert campaign.calls() == [] and set(after) == {"alpha", "beta", "gamma"}
+    assert {name: after[name] for name in before} == before
+    # A page that somebody removed is written again with the next change, and by `report`.
+    (campaign.output / "datasets/alpha/report.html").unlink()
+    write_reports(campaign.output)
+    assert set(pages(campaign)) == set(after)
+
+
 def test_only_the_dataset_that_changed_is_done_again(tmp_path, monkeypatch):
     campaign = several(tmp_path / "c", ("alpha", "beta"), (8, 128, 128))
     assert campaign.alone(monkeypatch) == 0
+    before = pages(campaign)
     campaign.forget()
     change = ("--set", "dataset.beta.nanoparticles.posterior_th=0.8", "--update")
     assert campaign.alone(monkeypatch, *change) == 0
@@ -145,6 +178,8 @@ def test_only_the_dataset_that_changed_is_done_again(tmp_path, monkeypatch):
         ("beta", "components"),
         ("beta", "masks"),
     }
+    after = pages(campaign)
+    assert after["alpha"] == before["alpha"] and after["beta"] != before["beta"]
 
 
 def test_a_dataset_added_later_is_all_that_is_done(tmp_path, monkeypatch):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cytomill.runtime import arrays
-from cytomill.runtime.journals import JOURNALS, LedgerError, drop_damaged_lines, next_launch
-from cytomill.runtime.ledger import Journal, load_arrays, replay
+from cytomill.runtime.journals import JOURNALS, LedgerError, drop_damaged_lines, load_arrays, next_launch
+from cytomill.runtime.ledger import Journal, replay
 from cytomill.runtime.mending import retire_lost_epochs
 from cytomill.runtime.stage import Unit
 from cytomill.storage.durable import ShardRecord
@@ -141,6 +141,20 @@ def test_pages_are_old_where_results_came_after_them(tmp_path):
     assert not replay(tmp_path).pages_are_old
     journal(tmp_path, 2).void(epoch, 0)
     assert replay(tmp_path).pages_are_old
+
+
+def test_a_page_is_old_where_its_datasets_results_came_after_it(tmp_path):
+    first, epoch = opened(tmp_path)
+    other = first.stage("e", "s", {}, UNITS)
+    for name, of in (("d", epoch), ("e", other)):
+        first.done(of, 0, [], {}, 0.0)
+        first.page(name, "1.0", {"name": name})
+    state = replay(tmp_path)
+    assert state.shown("d", "1.0") == {"name": "d"} and state.shown("e", "1.0") == {"name": "e"}
+    assert state.shown("d", "1.1") is None and state.shown("f", "1.0") is None
+    journal(tmp_path, 2).void(epoch, 0)
+    state = replay(tmp_path)
+    assert state.shown("d", "1.0") is None and state.shown("e", "1.0") == {"name": "e"}
 
 
 @pytest.mark.parametrize("cut", [1, 10, 40])

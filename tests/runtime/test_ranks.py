@@ -51,6 +51,35 @@ print("done", flush=True)
     assert done.stdout.count("done") == 3
 
 
+def test_ranks_of_a_node_know_of_each_other_also_where_mpi_does_not():
+    script = (
+        PREAMBLE
+        + """
+import mpi4py.MPI as MPI
+assert MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size == 1
+os.write(1, f"{world.local_rank} {world.local_size}\\n".encode())
+world.finish()
+"""
+    )
+    done = mpirun(2, script, env={"MPIR_CVAR_NOLOCAL": "1"})  # as if no two ranks shared memory
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 2", "1 2"]
+
+
+def test_ranks_of_other_nodes_are_not_local():
+    script = """
+        import os
+        from cytomill.runtime import ranks
+        ranks.node_identity = lambda: "n1" if os.environ["PMI_RANK"] in "02" else "n2"
+        world = ranks.connect()
+        os.write(1, f"{world.rank} {world.local_rank} {world.local_size}\\n".encode())
+        world.finish()
+    """
+    done = mpirun(3, script)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 0 2", "1 0 1", "2 1 2"]
+
+
 def test_without_a_launcher_one_rank_needs_no_mpi():
     script = (
         PREAMBLE

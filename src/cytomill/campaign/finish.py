@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from cytomill import __version__
 from cytomill.campaign.opening import (
     TELEMETRY,
     OpenCampaign,
@@ -20,14 +23,18 @@ from cytomill.campaign.pipelines import PIPELINES
 from cytomill.campaign.results import run_seconds, stage_timings, units_set_aside
 from cytomill.reports.campaign import CampaignReport
 from cytomill.reports.html import render_campaign
-from cytomill.runtime.ledger import LedgerState, replay
+from cytomill.runtime.ledger import Journal, LedgerState, replay
 from cytomill.runtime.ranks import SoloWorld, World
 from cytomill.runtime.telemetry import read_events
 from cytomill.storage.durable import write_atomic
 
 
 def finish(
-    world: World, opened: OpenCampaign, set_aside: dict[str, str], agree_on_stop: Callable[[], None]
+    world: World,
+    opened: OpenCampaign,
+    set_aside: dict[str, str],
+    agree_on_stop: Callable[[], None],
+    journal: Journal | None = None,
 ) -> dict[str, str]:
     """Write what a campaign leaves beside its volumes and tables (collective).
 
@@ -41,6 +48,8 @@ def finish(
         Datasets set aside, and why.
     agree_on_stop : callable
         Raises on every rank where a stop was asked for; called together before each round of pages.
+    journal : Journal, optional
+        Of this rank: pages are recorded in it, and those that show their dataset as it is are left alone.
 
     Returns
     -------
@@ -48,11 +57,15 @@ def finish(
         Datasets whose page is incomplete because a result cannot be read, and why; on every rank.
     """
     output: Path = opened.campaign.output
-    shared = _shared_facts(output, opened.campaign.run.attempts) if world.rank == 0 else None
-    ledger_facts, timings, seconds, provenance = world.bcast(shared)
-    names = list(opened.states)
+    shared = None
+    if world.rank == 0:
+        ledger = replay(output)
+        known = {} if journal is None else _pages_that_hold(opened, ledger, set_aside)
+        shared = (*_shared_facts(output, ledger, opened.campaign.run.attempts), known)
+    ledger_facts, timings, seconds, provenance, known = world.bcast(shared)
     pipelines = {dataset.name: PIPELINES[dataset.pipeline] for dataset in opened.campaign.datasets}
-    rows: dict[str, Any] = {}
+    rows: dict[str, Any] = {name: pipelines[name].stored_row(row) for name, row in known.items()}
+    names = [name for name in opened.states if name not in rows]
     incomplete: dict[str, str] = {}
     for first in range(0, len(names), world.size):
         agree_on_stop()
@@ -69,6 +82,8 @@ def finish(
             rows[name], sentence = pipelines[name].write_page(opened.states[name], facts)
             if sentence:
                 incomplete[name] = sentence
+            elif journal is not None:
+                journal.page(name, __version__, _as_json(rows[name]))
     everyones = world.gather((rows, incomplete))
     if everyones is not None:
         for own_rows, own_incomplete in everyones:
@@ -96,8 +111,27 @@ def write_reports(folder: Path) -> Path:
     return output / REPORT
 
 
-def _shared_facts(output: Path, attempts: int) -> tuple[list, dict, float, dict[str, Any]]:
-    ledger = replay(output)
+def _pages_that_hold(
+    opened: OpenCampaign, ledger: LedgerState, set_aside: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Lines of the datasets whose page is there and shows them as they are."""
+    found = {}
+    for name in opened.states:
+        row = ledger.shown(name, __version__)
+        page = opened.campaign.output / DATASETS / name / REPORT
+        if row is not None and row["reason"] == set_aside.get(name, "") and page.exists():
+            found[name] = row
+    return found
+
+
+def _as_json(row: Any) -> dict[str, Any]:
+    """A line as JSON holds it: NumPy's numbers as Python's."""
+    return json.loads(json.dumps(asdict(row), default=lambda value: value.item()))
+
+
+def _shared_facts(
+    output: Path, ledger: LedgerState, attempts: int
+) -> tuple[list, dict, float, dict[str, Any]]:
     events = list(read_events(output / TELEMETRY))
     current = {stage.epoch for stage in ledger.stages.values()}
     timings = stage_timings(event for event in events if event.get("epoch") in (None, *current))

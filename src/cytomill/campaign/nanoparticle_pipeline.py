@@ -91,6 +91,11 @@ class NanoparticlePipeline(Pipeline):
             save_model(state.folder / MODEL, model, state.config)
         return DatasetRow.of(report, facts.link, what, facts.refusal), incomplete
 
+    def stored_row(self, values: dict[str, Any]) -> Any:
+        from cytomill.reports.campaign import DatasetRow
+
+        return DatasetRow(**values)
+
     def row_without_page(self, dataset: str, reason: str) -> Any:
         from cytomill.reports.campaign import DatasetRow
 

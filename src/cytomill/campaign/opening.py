@@ -14,8 +14,8 @@ from cytomill.campaign.datasets import Dataset, check_input_exists
 from cytomill.campaign.pipeline import Place
 from cytomill.campaign.pipelines import PIPELINES, waves
 from cytomill.runtime.failures import is_environment_failure
-from cytomill.runtime.journals import epoch_key
-from cytomill.runtime.ledger import LedgerError, LedgerState, load_arrays
+from cytomill.runtime.journals import LedgerError, epoch_key, load_arrays
+from cytomill.runtime.ledger import LedgerState
 from cytomill.runtime.planning import changed_fields, recalled_sentence
 from cytomill.runtime.stage import Stage
 from cytomill.storage.durable import write_atomic

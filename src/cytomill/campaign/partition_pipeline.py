@@ -97,6 +97,11 @@ class PartitionPipeline(Pipeline):
 
         return write_page(state, facts)
 
+    def stored_row(self, values: dict[str, Any]) -> Any:
+        from cytomill.reports.partitioning import PartitionRow
+
+        return PartitionRow(**values)
+
     def row_without_page(self, dataset: str, reason: str) -> Any:
         from cytomill.reports.partitioning import PartitionRow
 

@@ -133,6 +133,10 @@ class Pipeline(ABC):
         """
 
     @abstractmethod
+    def stored_row(self, values: dict[str, Any]) -> Any:
+        """A dataset's line from its fields as the ledger keeps them."""
+
+    @abstractmethod
     def row_without_page(self, dataset: str, reason: str) -> Any:
         """The line on the campaign's page of a dataset that could not be opened."""
 

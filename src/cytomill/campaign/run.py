@@ -199,7 +199,7 @@ def _run_locked(
         if world.bcast(engine.worked or old):
             telemetry.flush()
             world.barrier()
-            incomplete = finish(world, opened, engine.set_aside, engine.agree_on_stop)
+            incomplete = finish(world, opened, engine.set_aside, engine.agree_on_stop, journal)
             engine.set_aside = {**incomplete, **engine.set_aside}
             if world.rank == 0:
                 journal.reported()

@@ -8,7 +8,8 @@ from cytomill.campaign.opening import open_datasets, stored_campaign
 from cytomill.campaign.pipeline import Place
 from cytomill.kernels.devices import Device
 from cytomill.runtime.devices import device_from_environment
-from cytomill.runtime.ledger import load_arrays, replay
+from cytomill.runtime.journals import load_arrays
+from cytomill.runtime.ledger import replay
 from cytomill.runtime.suspects import die_with_parent, run_as_child
 
 

@@ -26,10 +26,11 @@ from cytomill.runtime.journals import (
     LedgerError,
     drop_damaged_lines,
     journal_files,
+    load_arrays,
     next_launch,
     placed_lines,
 )
-from cytomill.runtime.ledger import Journal, LedgerState, StageState, load_arrays, replay
+from cytomill.runtime.ledger import Journal, LedgerState, StageState, replay
 from cytomill.runtime.lock import CampaignLock
 from cytomill.runtime.mending import retire_lost_epochs
 from cytomill.runtime.planning import as_json

@@ -15,6 +15,8 @@ from typing import Any
 
 import google_crc32c
 
+from cytomill.runtime.arrays import from_inline, from_npz
+from cytomill.runtime.stage import Arrays
 from cytomill.storage.durable import write_atomic
 
 JOURNALS = "ledger"
@@ -160,3 +162,29 @@ def kept_of(line: dict[str, Any], key: str, place: tuple[str, int, int]) -> Any:
     if size <= HELD_LINE_BYTES or "inline" not in line[key]:
         return line[key]
     return {"line": name, "at": offset, "size": size, "key": key}
+
+
+def load_arrays(root: Path, stored: Any) -> Arrays:
+    """Arrays that a ledger line holds or points to.
+
+    Raises
+    ------
+    LedgerError
+        If the file aside, or the line in its journal, is missing or does not match its checksum.
+    """
+    if "line" in stored:
+        stored = line_at(root / stored["line"], stored["at"], stored["size"])[stored["key"]]
+    if "inline" in stored:
+        return from_inline(stored["inline"])
+    path = root / stored["aside"]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(
+            f"{path}: partial results are missing ({error.strerror}); run 'cytomill verify --mend'"
+        ) from error
+    if len(data) != stored["size"] or google_crc32c.value(data) != stored["crc"]:
+        raise LedgerError(
+            f"{path}: partial results differ from the ledger's checksum; run 'cytomill verify --mend'"
+        )
+    return from_npz(data)

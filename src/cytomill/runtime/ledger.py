@@ -8,9 +8,10 @@ frozen unit table opens: lines of an older configuration simply belong to an epo
 Kinds of lines: ``launch``, ``stage`` (fields and unit table, opens an epoch), ``attempt``, ``done``,
 ``failed``, ``reduced``, ``refused``, ``void`` (a unit whose shards were damaged), ``unreduce`` (a
 reduction whose result or files were damaged), ``forgive`` (a unit set aside gets new attempts),
-``reported`` (the pages show what the launch left), ``confirm`` (an epoch still holds after an earlier
-stage was redone), ``retire`` (a stage is no longer part of its dataset's pipeline), ``released`` (the shards
-of an epoch are needed no more, and may be gone from now on).
+``page`` (a dataset's page shows what the launch left; with its line on the campaign's page), ``reported``
+(all pages do), ``confirm`` (an epoch still holds after an earlier stage was redone), ``retire`` (a stage
+is no longer part of its dataset's pipeline), ``released`` (the shards of an epoch are needed no more, and
+may be gone from now on).
 """
 
 from __future__ import annotations
@@ -26,8 +27,6 @@ import google_crc32c
 
 from cytomill.runtime.arrays import (
     INLINE_LIMIT_BYTES,
-    from_inline,
-    from_npz,
     refuse_objects,
     to_inline,
     to_npz,
@@ -40,7 +39,6 @@ from cytomill.runtime.journals import (
     journal_files,
     journal_name,
     kept_of,
-    line_at,
     make_line,
     placed_lines,
 )
@@ -136,21 +134,31 @@ class LedgerState:
         A sentence about each damaged line, and about each epoch whose opening line is lost.
     orphans : list of str
         These epochs.
-    changed_by, reported_by : str
-        The last launches that changed results, and that wrote the pages.
+    changed : dict of str to str
+        The last launch that changed results of a dataset.
+    pages : dict of str to (str, str, dict)
+        The last launch that wrote a dataset's page, the program's version, and the dataset's line.
+    reported_by : str
+        The last launch that wrote the campaign's page, after all others.
     """
 
     stages: dict[tuple[str, str], StageState] = field(default_factory=dict)
     launches: list[dict[str, Any]] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    changed_by: str = ""
+    changed: dict[str, str] = field(default_factory=dict)
+    pages: dict[str, tuple[str, str, dict[str, Any]]] = field(default_factory=dict)
     reported_by: str = ""
 
     @property
     def pages_are_old(self) -> bool:
         """Whether a launch changed results and was ended before it wrote the pages."""
-        return self.changed_by > self.reported_by
+        return max(self.changed.values(), default="") > self.reported_by
+
+    def shown(self, dataset: str, version: str) -> dict[str, Any] | None:
+        """A dataset's line where its page, by this version, shows its results; None where it is old."""
+        launch, by, row = self.pages.get(dataset, ("", "", {}))
+        return row if by == version and launch >= self.changed.get(dataset, "") else None
 
 
 class Journal:
@@ -261,6 +269,10 @@ class Journal:
         """Forget the failures of an epoch, so that its units set aside are tried again."""
         self._append("forgive", e=epoch)
 
+    def page(self, dataset: str, version: str, row: dict[str, Any]) -> None:
+        """Record that a dataset's page shows everything in the ledger."""
+        self._append("page", dataset=dataset, v=version, row=row)
+
     def reported(self) -> None:
         """Record that the pages show everything in the ledger (rank 0, once every rank has written)."""
         self._append("reported")
@@ -286,32 +298,6 @@ class Journal:
         return {"aside": name, "size": len(data), "crc": google_crc32c.value(data)}
 
 
-def load_arrays(root: Path, stored: Any) -> Arrays:
-    """Arrays that a ledger line holds or points to.
-
-    Raises
-    ------
-    LedgerError
-        If the file aside, or the line in its journal, is missing or does not match its checksum.
-    """
-    if "line" in stored:
-        stored = line_at(root / stored["line"], stored["at"], stored["size"])[stored["key"]]
-    if "inline" in stored:
-        return from_inline(stored["inline"])
-    path = root / stored["aside"]
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise LedgerError(
-            f"{path}: partial results are missing ({error.strerror}); run 'cytomill verify --mend'"
-        ) from error
-    if len(data) != stored["size"] or google_crc32c.value(data) != stored["crc"]:
-        raise LedgerError(
-            f"{path}: partial results differ from the ledger's checksum; run 'cytomill verify --mend'"
-        )
-    return from_npz(data)
-
-
 def replay(root: Path) -> LedgerState:
     """Read every journal of a campaign, a line at a time.
 
@@ -328,10 +314,10 @@ def replay(root: Path) -> LedgerState:
             kind, epoch = line["k"], line.get("e")
             if kind == "launch":
                 state.launches.append(line)
+            elif kind == "page":
+                state.pages[line["dataset"]] = (file.launch, line["v"], line["row"])
             elif kind == "reported":
                 state.reported_by = file.launch
-            elif kind in _CHANGES:
-                state.changed_by = file.launch
             if kind == "stage":
                 stage = _opened(line)
                 before = state.stages.get((stage.dataset, stage.stage))
@@ -340,6 +326,8 @@ def replay(root: Path) -> LedgerState:
                 current[epoch] = state.stages[stage.dataset, stage.stage] = stage
                 opened.add(epoch)
             elif epoch in current:
+                if kind in _CHANGES:
+                    state.changed[current[epoch].dataset] = file.launch
                 _apply(current[epoch], line, file.launch, file.rank, (name, offset, size))
             elif epoch is not None and epoch not in opened:
                 # A retired epoch without its opening line is one that was mended.

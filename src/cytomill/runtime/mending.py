@@ -19,7 +19,7 @@ from cytomill.runtime.ledger import Journal, LedgerState
 #: Kinds of lines whose loss costs work only.
 _HARMLESS = {
     *("launch", "attempt", "done", "failed", "reduced", "refused"),
-    *("void", "unreduce", "forgive", "reported", "confirm", "released"),
+    *("void", "unreduce", "forgive", "page", "reported", "confirm", "released"),
 }
 _BEGINNING = re.compile(rb'(?=\{"k":")')
 _KIND = re.compile(rb'\{"k":"([a-z]+)","t":')

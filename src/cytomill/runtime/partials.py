@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cytomill.runtime.journals import LedgerError
-from cytomill.runtime.ledger import StageState, load_arrays
+from cytomill.runtime.journals import LedgerError, load_arrays
+from cytomill.runtime.ledger import StageState
 from cytomill.runtime.stage import Arrays
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.runtime.failures import Refused
-from cytomill.runtime.journals import epoch_key
-from cytomill.runtime.ledger import Journal, LedgerError, LedgerState, StageState, load_arrays, replay
+from cytomill.runtime.journals import LedgerError, epoch_key, load_arrays
+from cytomill.runtime.ledger import Journal, LedgerState, StageState, replay
 from cytomill.runtime.memory import MemoryLimit, Share, check_shares_fit
 from cytomill.runtime.stage import Arrays, Stage, Unit
 from cytomill.storage.durable import check

@@ -16,6 +16,7 @@ import time
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cytomill.runtime import launcher
@@ -53,6 +54,15 @@ def wait_politely(done: Callable[[], bool], patience_s: float | None = None) -> 
         time.sleep(pause)
         pause = min(_LONGEST_SLEEP_S, pause * 1.3)
     return True
+
+
+def node_identity() -> str:
+    """Return what tells this node from every other: its name, and the identifier of its running kernel."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{platform.node()} {boot}"
 
 
 class World(ABC):
@@ -179,7 +189,10 @@ class MpiWorld(World):
         # Leaving has a communicator of its own: a rank that leaves early must not be taken for one
         # that came to a barrier.
         self._leaving = MPI.COMM_WORLD.Dup()
-        self._node = MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED)
+        # Not Split_type: under a Slurm whose PMIx differs from its own, Open MPI takes each rank for the only
+        # one of its node, and each would then plan with the node's whole memory and take its first GPU.
+        nodes = MPI.COMM_WORLD.allgather(node_identity())
+        self._node = MPI.COMM_WORLD.Split(nodes.index(nodes[MPI.COMM_WORLD.rank]), MPI.COMM_WORLD.rank)
         self.rank, self.size = self.comm.rank, self.comm.size
         self.local_rank, self.local_size = self._node.rank, self._node.size
         self.one_sided = self._probe_one_sided()
