@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parse `arguments` and run the subcommand; returns the exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if options.command == "run" and options.preview is None:
+    if options.command == "run":
         # A rank's exception must reach the hook that ends the others too.
         return options.run(options)
     try:
@@ -93,15 +93,25 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _preview(campaign: Path, overrides: Sequence[str], slices: int) -> int:
-    from cytomill.runtime.ranks import connect
+    from cytomill.runtime.launcher import check_world
+    from cytomill.runtime.ranks import connect, install_abort_hook
 
     world = connect()
+    install_abort_hook(world)
+    code = 0
     if world.rank == 0:
         from cytomill.campaign.preview import preview
 
-        print(preview(campaign, overrides, slices))
+        try:
+            check_world(world.size)
+            print(preview(campaign, overrides, slices))
+        except (ValueError, OSError, RuntimeError) as error:
+            print(f"cytomill: {error}", file=sys.stderr)
+            code = 2
+    # The others wait here: one sheet is not worth sharing.
+    code = world.bcast(code)
     world.finish()
-    return 0
+    return code
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:

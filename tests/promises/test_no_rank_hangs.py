@@ -1,7 +1,12 @@
 """Promise 5: whatever goes wrong on one rank, the job ends within seconds and says where."""
 
+import errno
+
 import pytest
-from promise_campaigns import several
+from launching import run_ranks
+from promise_campaigns import one_dataset, several
+
+from cytomill.runtime.lock import CampaignLock
 
 #: Seconds that a job may live on after the fault: 10 are promised, on a machine that is not busy.
 PATIENCE_S = 20.0
@@ -51,3 +56,24 @@ def test_what_a_failed_job_left_is_taken_up_again(prepared, tmp_path, monkeypatc
     campaign.rules()
     assert campaign.alone(monkeypatch) == 0
     assert all(campaign.done()[place] == times for place, times in before.items())
+
+
+@pytest.mark.parametrize("slices", ["2", "0"])
+def test_a_preview_of_a_bad_campaign_ends_on_all_ranks(tmp_path, slices):
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[campaign" if slices == "2" else "[campaign]\n")
+    ended = run_ranks(2, ["-m", "cytomill", "run", "--preview", slices, str(bad)])
+    assert ended.returncode == 2 and ended.stderr.count("cytomill: ") == 1
+    assert ended.elapsed_s < PATIENCE_S
+
+
+def test_an_output_that_cannot_be_written_is_refused_with_a_way_out(tmp_path, monkeypatch, capfd):
+    campaign = one_dataset(tmp_path / "c", (4, 64, 64))
+
+    def read_only(self):
+        raise OSError(errno.EROFS, "Read-only file system", "campaign.lock")
+
+    monkeypatch.setattr(CampaignLock, "acquire", read_only)
+    assert campaign.alone(monkeypatch) == 2
+    sentence = "results cannot be written (Read-only file system); choose another with --set campaign.output"
+    assert sentence in capfd.readouterr().err

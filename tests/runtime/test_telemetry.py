@@ -162,3 +162,15 @@ def test_a_line_of_events_is_plain_json(tmp_path):
     stream.event("good")
     stream.close()
     assert [json.loads(line)["kind"] for line in stream.path.read_text().splitlines()] == ["good"]
+
+
+def test_a_full_disk_ends_the_stream_and_hides_no_other_error(tmp_path, caplog):
+    stream = Telemetry(tmp_path, "1", 0)
+    stream._file.close()
+    stream._file = open("/dev/full", "w", encoding="utf-8")
+    stream.event("unit", text="x" * 100_000)
+    stream.event("unit")
+    stream.flush()
+    stream.close()
+    assert "no more timings of this rank (No space left on device)" in caplog.text
+    assert len(caplog.records) == 1

@@ -166,3 +166,28 @@ def changed_since(opened: OpenCampaign, ledger: LedgerState) -> list[str]:
             except LedgerError:  # the planner sets the dataset aside for it
                 break
     return changes
+
+
+def input_identities(opened: OpenCampaign) -> dict[str, dict[str, Any]]:
+    """What tells a changed file, of every input of every opened dataset."""
+    return {
+        dataset.name: {
+            name: volume.identity()
+            for name, volume in PIPELINES[dataset.pipeline].inputs(opened.states[dataset.name]).items()
+        }
+        for dataset in opened.campaign.datasets
+        if dataset.name in opened.states
+    }
+
+
+def changed_inputs(opened: OpenCampaign, before: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Datasets whose inputs are no longer those of `before`, and a sentence each; headers are read again."""
+    again = open_datasets(opened.campaign, only=list(before))
+    now = input_identities(again)
+    return {
+        name: again.set_aside.get(name)
+        or f"dataset {name}: its input was changed while it was worked on, so that results may mix old and "
+        "new; run again with --update"
+        for name, identity in before.items()
+        if now.get(name) != identity
+    }

@@ -22,7 +22,9 @@ from cytomill.campaign.launches import new_launch_id
 from cytomill.campaign.opening import (
     TELEMETRY,
     OpenCampaign,
+    changed_inputs,
     changed_since,
+    input_identities,
     keep_timed_names,
     open_datasets,
     write_resolved,
@@ -126,7 +128,7 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
             _make_output(campaign.output)
             launch = next_launch(campaign.output, new_launch_id())
             lock = CampaignLock(campaign.output, launch)
-            taken_over = lock.acquire()
+            taken_over = _acquire(lock, campaign.output)
             if taken_over:
                 say(taken_over)
             # Only now: a launch that held the lock until this moment may have counted further.
@@ -149,10 +151,21 @@ def _make_output(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CampaignError(
-            f"the output folder {output} cannot be made ({error.strerror}); choose another with "
-            "--set campaign.output=FOLDER"
-        ) from error
+        raise _unusable(output, "made", error) from error
+
+
+def _acquire(lock: CampaignLock, output: Path) -> str:
+    try:
+        return lock.acquire()
+    except OSError as error:
+        raise _unusable(output, "written", error) from error
+
+
+def _unusable(output: Path, what: str, error: OSError) -> CampaignError:
+    return CampaignError(
+        f"the output folder {output} cannot be {what} ({error.strerror}); choose another with "
+        "--set campaign.output=FOLDER"
+    )
 
 
 def _run_locked(
@@ -191,10 +204,14 @@ def _run_locked(
         lambda dataset, stage, unit: _child_command(output, dataset, stage, unit),
     )
     engine.set_aside.update(opened.set_aside)
+    inputs = input_identities(opened) if world.rank == 0 else {}
     try:
         for wave in opened.waves():
             engine.run_wave(wave)
         engine.agree_on_stop()
+        if engine.worked:  # on all ranks or on none
+            changed = world.bcast(changed_inputs(opened, inputs) if world.rank == 0 else None)
+            engine.set_aside = {**changed, **engine.set_aside}
         old = state is not None and (state.pages_are_old or not (output / REPORT).exists())
         if world.bcast(engine.worked or old):
             telemetry.flush()

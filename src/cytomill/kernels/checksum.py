@@ -9,13 +9,15 @@ import numpy as np
 _PIECE_BYTES = 2**18
 
 
-def crc32c_of(array: np.ndarray) -> int:
+def crc32c_of(array: np.ndarray, before: int = 0) -> int:
     """CRC-32C of the array's bytes in C order.
 
     Parameters
     ----------
     array : ndarray
         Any dtype; not contiguous costs a copy.
+    before : int
+        CRC-32C of what comes before it, so that an array can be checked piece by piece.
 
     Returns
     -------
@@ -23,7 +25,6 @@ def crc32c_of(array: np.ndarray) -> int:
         In [0, 2³²).
     """
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    checksum = google_crc32c.Checksum()
     for start in range(0, flat.size, _PIECE_BYTES):
-        checksum.update(flat[start : start + _PIECE_BYTES].tobytes())
-    return int.from_bytes(checksum.digest(), "big")
+        before = google_crc32c.extend(before, flat[start : start + _PIECE_BYTES].tobytes())
+    return before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -42,14 +43,25 @@ class MachineFailed(RuntimeError):
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
 
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+
+
 def is_environment_failure(error: BaseException) -> bool:
     """Whether an exception of a unit says that the machine failed (disk full, quota, handles)."""
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, MachineFailed) or isinstance(seen, OSError) and seen.errno in _ENVIRONMENT:
+        if isinstance(seen, MachineFailed) or _number_of(seen) in _ENVIRONMENT:
             return True
         seen = seen.__cause__ or seen.__context__
     return False
+
+
+def _number_of(error: BaseException) -> int | None:
+    """The system's number of an error; libraries in Rust raise other types, and say it in the message."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _OS_ERROR.search(str(error))
+    return int(found[1]) if found else None
 
 
 def sentence(error: BaseException) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import resource
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+log = logging.getLogger(__name__)
 
 _FLUSH_S = 1.0
 _LINE_S = 60.0
@@ -50,7 +53,7 @@ class Telemetry:
         now = time.monotonic()
         record = {"t": round(time.time(), 6), "mono": round(now, 6), **self._head, "kind": kind, **fields}
         line = json.dumps(record, ensure_ascii=False) + "\n"
-        with self._lock:
+        with self._lock, self._while_writable():
             if self._file.closed:
                 return
             self._file.write(line)
@@ -64,12 +67,12 @@ class Telemetry:
 
     def flush(self) -> None:
         """Bring every event so far to the file."""
-        with self._lock:
+        with self._lock, self._while_writable():
             if not self._file.closed:
                 self._file.flush()
 
     def _flush_late(self) -> None:
-        with self._lock:
+        with self._lock, self._while_writable():
             self._timer = None
             if not self._file.closed:
                 self._file.flush()
@@ -81,7 +84,19 @@ class Telemetry:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
-            self._file.close()
+            with self._while_writable():
+                self._file.close()
+
+    @contextmanager
+    def _while_writable(self) -> Iterator[None]:
+        """End the stream where it cannot be written: timings are no result, and hide no other error."""
+        try:
+            yield
+        except OSError as error:
+            log.warning("%s: no more timings of this rank (%s)", self.path, error.strerror)
+            # What its buffer holds would be tried again by every flush: the file goes without it.
+            with suppress(OSError):
+                self._file.close()
 
 
 def read_events(folder: Path) -> Iterator[dict[str, Any]]:
