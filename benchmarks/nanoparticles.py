@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from cytomill.kernels.components import label_block
 from cytomill.kernels.labelling import label_volume, threshold_mask
 from cytomill.kernels.lookup import apply_table
 from cytomill.nanoparticles.config import NanoparticleSegConfig
+from cytomill.nanoparticles.downsample import downsample_posterior
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
+from cytomill.nanoparticles.posterior_stages import DownsampleStage
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
 from cytomill.nanoparticles.stages import build_stages
 from cytomill.nanoparticles.state import DatasetState
@@ -47,6 +49,7 @@ SHAPE = (64, 2048, 2048)
 QUICK = (16, 1024, 1024)
 VOXEL_SIZE_NM = (50.0, 10.0, 10.0)
 LOAD = 0.02
+FACTORS = (1, 5, 5)
 
 def make_stack(shape: Sequence[int], folder: Path) -> Path:
     """Write a phantom tiled in Y and X, so that large stacks cost little to make; kept if it is there."""
@@ -192,6 +195,11 @@ def label_rows(
 
     return [
         Row(
+            "downsampled posterior in memory",
+            timed(some.size, lambda: plain.downsampled(some, FACTORS), 2),
+            timed(posterior.size, lambda: downsample_posterior(posterior, FACTORS), repeats),
+        ),
+        Row(
             "labels in memory",
             timed(some.size, lambda: plain.labels(some, threshold), 2),
             timed(posterior.size, lambda: label_volume(posterior, threshold), repeats),
@@ -233,6 +241,9 @@ def stored_rows(
         slices = [plain.posterior_slice(i, mixture.p_np, mixture.p_bg) for i in store.read("image")]
         store.write("posterior", np.stack(slices))
 
+    def downsample() -> None:
+        store.write("reduced", plain.downsampled(store.read("posterior"), FACTORS))
+
     def label() -> None:
         found = plain.labels(store.read("posterior"), threshold)
         store.write("labels", found)
@@ -244,7 +255,7 @@ def stored_rows(
     def time_once(name: str, run: Callable[[], None]) -> None:
         seconds[name] = timed(voxels, run, 1)
 
-    for name, run in (("fit", fitted), ("predict", predict), ("label", label)):
+    for name, run in (("fit", fitted), ("predict", predict), ("downsample", downsample), ("label", label)):
         peaks[name] = peak_of(partial(time_once, name, run))
 
     def together(*stages: str) -> Timing:
@@ -261,6 +272,11 @@ def stored_rows(
             70,
             f"zstd-1 float16 encode, {zstd:.0f} in this run",
             zstd,
+        ),
+        Row(
+            "downsample (read, encode, write)",
+            seconds["downsample"],
+            together("downsample"),
         ),
         Row(
             "label: components, masks, measurements (read, encode, write)",
@@ -304,6 +320,9 @@ def measure(
         ran = {}
         for stage in build_stages(state):
             ran[stage.name] = run_stage(stage, voxels, repeats)
+        # Beside the labels, which are made at the image's spacing here.
+        coarse = replace(state, config=replace(state.config, downsample=FACTORS))
+        ran[DownsampleStage.name] = run_stage(DownsampleStage(coarse), voxels, repeats)
         image = state.image.read()
         posterior = state.store.open("labels/nps/posterior/50-10-10").read()
         rows = slice_rows(image, state, few, repeats)

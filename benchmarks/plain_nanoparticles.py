@@ -93,6 +93,18 @@ def posterior_slice(image: np.ndarray, p_np: np.ndarray, p_bg: np.ndarray) -> np
     return posterior_table(pi, p_np, p_bg)[image]
 
 
+def downsampled(
+    posterior: np.ndarray, factors: tuple[int, ...] = (1, 5, 5), sigma: tuple[float, ...] = (0.5, 1.5, 1.5)
+) -> np.ndarray:
+    """Float16 posterior smoothed as log-odds, then the mean of each whole block."""
+    p = np.clip(posterior.astype(np.float32), 1e-5, 1 - 1e-5)
+    smooth = ndimage.gaussian_filter(np.log(p / (1 - p)), sigma, mode="reflect", truncate=4.0)
+    shape = [n // factor for n, factor in zip(posterior.shape, factors)]
+    kept = (1 / (1 + np.exp(-smooth)))[tuple(slice(n * factor) for n, factor in zip(shape, factors))]
+    blocks = kept.reshape([n for pair in zip(shape, factors) for n in pair])
+    return blocks.mean(axis=(1, 3, 5)).astype(np.float16)
+
+
 def labels(
     posterior: np.ndarray, threshold: float, radius: int = 1, connectivity: int = 2, min_size: int = 10
 ) -> np.ndarray:

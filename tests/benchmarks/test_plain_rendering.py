@@ -7,6 +7,7 @@ import pytest
 from cytomill.kernels.binning import Binning
 from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.config import NanoparticleSegConfig
+from cytomill.nanoparticles.downsample import downsample_posterior
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
 from cytomill.nanoparticles.mixture import ReferenceEstimator, sampled_slices
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior
@@ -67,6 +68,11 @@ def test_posteriors_are_equal(stack, fitted):
     for image, expected in zip(stack, posterior, strict=True):
         found = plain.posterior_slice(image, mixture.p_np, mixture.p_bg)
         assert found.dtype == np.float16 and np.array_equal(found, expected)
+
+
+def test_downsampled_posteriors_are_equal(fitted):
+    posterior = fitted[-1]
+    assert np.array_equal(plain.downsampled(posterior), downsample_posterior(posterior, (1, 5, 5)))
 
 
 @pytest.mark.parametrize(("threshold", "radius"), [(0.5, 1), (0.95, 0)])

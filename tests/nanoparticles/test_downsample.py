@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 
 from cytomill.nanoparticles.downsample import (
     downsample_posterior,
@@ -12,6 +13,7 @@ from cytomill.nanoparticles.downsample import (
     downsampled_voxel_size_nm,
     source_slices,
 )
+from cytomill.nanoparticles.posterior import round_posterior
 
 VOLUME = np.random.default_rng(2).random((23, 31, 27)).astype(np.float16)
 
@@ -40,6 +42,37 @@ def test_slabs_give_the_bits_of_the_whole(depth, factors, sigma_z, cut, dtype):
         first, last = source_slices(start, stop, depth, factors[0], sigma_z)
         slab = downsample_slab(volume[first:last], first, start, stop, factors, sigma)
         assert np.array_equal(slab, whole[start:stop])
+
+
+def by_scipy(volume, factors, sigma):
+    """The definition written down plainly, whole arrays at a time."""
+    p = volume.astype(np.float32)
+    if volume.dtype == np.uint8:
+        p /= np.float32(255)
+    p = np.clip(p, 1e-5, 1 - 1e-5)
+    smooth = gaussian_filter(np.log(p / (1 - p)), sigma, mode="reflect", truncate=4.0)
+    probability = 1 / (1 + np.exp(-smooth))
+    shape = [n // factor for n, factor in zip(volume.shape, factors)]
+    kept = probability[tuple(slice(n * factor) for n, factor in zip(shape, factors))]
+    blocks = kept.reshape([n for pair in zip(shape, factors) for n in pair])
+    return round_posterior(blocks.mean(axis=(1, 3, 5)), volume.dtype.name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 23), st.integers(1, 120), st.integers(1, 540)),
+    factors=st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 20)),
+    sigma=st.tuples(*[st.sampled_from([0.0, 0.1, 0.5, 1.5, 4.0])] * 3),
+    dtype=st.sampled_from(["float16", "uint8"]),
+    seed=st.integers(0, 9),
+)
+def test_the_bits_are_those_of_scipys_gaussian(shape, factors, sigma, dtype, seed):
+    factors = [min(factor, n) for factor, n in zip(factors, shape)]
+    # As a posterior is: most voxels near 0 or 1.
+    volume = round_posterior(np.random.default_rng(seed).beta(0.1, 0.3, shape).astype(np.float32), dtype)
+    result = downsample_posterior(volume, factors, sigma)
+    expected = by_scipy(volume, factors, sigma)
+    assert result.dtype == expected.dtype and np.array_equal(result, expected)
 
 
 def test_voxels_that_fill_no_block_are_cropped():

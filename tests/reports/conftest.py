@@ -8,11 +8,12 @@ import pytest
 from scipy import ndimage
 
 from cytomill.nanoparticles.model import PARTICLES
+from cytomill.partitioning.masks import RefusedCell
 from cytomill.reports import nested_shells
 from cytomill.reports.campaign import CampaignReport, DatasetRow
 from cytomill.reports.data import DatasetReport, ExampleSlice, SetAside, StageTiming
 from cytomill.reports.partition_examples import ExampleCell, encode
-from cytomill.reports.partitioning import PartitionReport, RefusedCell
+from cytomill.reports.partitioning import PartitionReport
 from cytomill.reports.preview import PreviewDataset, PreviewReport, PreviewSlice
 from cytomill.reports.truth import Calibration
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cytomill.kernels.cell_codes import NUCLEUS_ID
 from cytomill.partitioning.conditions import mean_over_cells
 from cytomill.reports import condition_figures, nested_shells, partition_figures
 from cytomill.reports.canvas import DARK
 from cytomill.reports.partition_colours import MEMBRANE_COLOUR, shell_colours
 from cytomill.reports.partition_examples import (
-    NUCLEUS,
     ExampleCell,
     PlaneSlice,
     coarse_steps,
@@ -58,12 +58,12 @@ def test_planes_keep_proportions_of_anisotropic_voxels(synthetic):
 def test_planes_cut_the_nucleus_where_it_is():
     codes = np.zeros((9, 12, 15), np.uint8)
     codes[1:8, 1:11, 1:14] = 3
-    codes[2:5, 7:10, 3:6] = NUCLEUS
+    codes[2:5, 7:10, 3:6] = NUCLEUS_ID
     assert plane_indices(codes) == (3, 8, 4)
     example = ExampleCell.of(5, codes, SIZE, start=(10, 20, 30))
     assert [plane.index for plane in example.planes] == [13, 28, 34]
-    assert all((plane.codes == NUCLEUS).any() for plane in example.planes)
-    codes[codes == NUCLEUS] = 1
+    assert all((plane.codes == NUCLEUS_ID).any() for plane in example.planes)
+    codes[codes == NUCLEUS_ID] = 1
     assert plane_indices(codes) == (4, 6, 7) or plane_indices(codes) == (4, 5, 7)
 
 

@@ -8,10 +8,13 @@ block are cropped.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
+from math import prod
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
+from cytomill.kernels.blocks import grid
+from cytomill.kernels.smoothing import half_gaussian, logistic_block_means, reflected, smooth_tile
 from cytomill.nanoparticles.posterior import round_posterior
 
 #: Probabilities are kept this far from 0 and 1, where the log-odds are infinite.
@@ -19,6 +22,8 @@ MARGIN = 1e-5
 #: The Gaussian ends at this many standard deviations.
 TRUNCATE = 4.0
 SIGMA = (0.5, 1.5, 1.5)
+#: Source voxels (Z, Y, X) smoothed at a time: what a core's cache holds, halo and slices in reach included.
+TILE = (32, 50, 256)
 
 
 def downsampled_shape(shape: Sequence[int], factors: Sequence[int]) -> tuple[int, int, int]:
@@ -42,6 +47,31 @@ def downsampled_voxel_size_nm(
 ) -> tuple[float, float, float]:
     """Voxel size (Z, Y, X) of the result in nm."""
     return tuple(size * factor for size, factor in zip(voxel_size_nm, factors))
+
+
+@cache
+def log_odds_table(dtype: str) -> np.ndarray:
+    """Log-odds of every code of a posterior volume, [0, 1] less `MARGIN` at either end.
+
+    Parameters
+    ----------
+    dtype : {"float16", "uint8"}
+
+    Returns
+    -------
+    (65536,) or (256,) float32 ndarray
+    """
+    if dtype == "uint8":
+        p = np.arange(256, dtype=np.float32)
+        p /= np.float32(255)
+    else:
+        p = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    np.clip(p, MARGIN, 1 - MARGIN, out=p)
+    with np.errstate(invalid="ignore"):  # codes of no number
+        # Plain expressions in this order: scipy's logit differs in the last bit.
+        odds = np.subtract(1, p)
+        np.divide(p, odds, out=odds)
+        return np.log(odds, out=odds)
 
 
 def source_slices(
@@ -97,23 +127,28 @@ def downsample_slab(
     (stop - start, Y // fy, X // fx) ndarray
         In the dtype of `slab`.
     """
-    fz, fy, fx = factors
-    _, rows, columns = downsampled_shape(slab.shape, (1, fy, fx))
-    p = slab.astype(np.float32)
-    if slab.dtype == np.uint8:
-        p /= np.float32(255)
-    np.clip(p, MARGIN, 1 - MARGIN, out=p)
-    # Plain expressions in this order: scipy's logit and expit differ in the last bit.
-    odds = np.subtract(1, p)
-    np.divide(p, odds, out=odds)
-    smooth = gaussian_filter(np.log(odds, out=odds), sigma, output=p, mode="reflect", truncate=TRUNCATE)
-    del odds
-    np.exp(np.negative(smooth, out=smooth), out=smooth)
-    smooth += 1
-    probability = np.divide(1, smooth, out=smooth)
-    kept = probability[start * fz - first : stop * fz - first, : rows * fy, : columns * fx]
-    blocks = kept.reshape(stop - start, fz, rows, fy, columns, fx)
-    return round_posterior(blocks.mean(axis=(1, 3, 5)), slab.dtype.name)
+    shape = (stop - start, *downsampled_shape(slab.shape, (1, *factors[1:]))[1:])
+    table = log_odds_table(slab.dtype.name)
+    codes = np.ascontiguousarray(slab).view(np.uint8 if slab.dtype == np.uint8 else np.uint16)
+    weights = [half_gaussian(value, TRUNCATE) for value in sigma]
+    indices = [reflected(size, w.size - 1) for size, w in zip(slab.shape, weights)]
+    result = np.empty(shape, slab.dtype)
+    tile = [max(size // factor, 1) for size, factor in zip(TILE, factors)]
+    room = np.empty(prod(min(n, t) * factor for n, t, factor in zip(shape, tile, factors)), np.float32)
+    for blocks in grid(shape, tile):
+        extents = [b - a for a, b in blocks]
+        size = [n * factor for n, factor in zip(extents, factors)]
+        # Into memory that is used again: fresh pages cost as much as the smoothing.
+        smooth = room[: prod(size)].reshape(size)
+        corner = [a * factor for (a, _), factor in zip(blocks, factors)]
+        corner[0] += start * factors[0] - first
+        smooth_tile(codes, table, *weights, *indices, tuple(corner), smooth)
+        # By NumPy: its exponential differs in the last bit from that of compiled code.
+        np.exp(np.negative(smooth, out=smooth), out=smooth)
+        means = np.empty(extents, np.float32)
+        logistic_block_means(smooth, tuple(factors), means)
+        result[tuple(slice(*interval) for interval in blocks)] = round_posterior(means, slab.dtype.name)
+    return result
 
 
 def downsample_posterior(

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from cytomill.kernels.blocks import grid
+from cytomill.kernels.checksum import crc32c_of
 from cytomill.nanoparticles.downsample import downsample_slab, source_slices
 from cytomill.nanoparticles.intensity_stages import NanoparticleStage, SlabStage
 from cytomill.nanoparticles.slabs import slab_posterior
 from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR
 from cytomill.runtime.arrays import digest, digest_of
 from cytomill.runtime.stage import Unit, UnitOutput
-from cytomill.storage.stores import writing_buffer_bytes
+from cytomill.storage.errors import VolumeError
+from cytomill.storage.stores import reading_buffer_bytes, writing_buffer_bytes
 
 
 class PosteriorStage(SlabStage):
@@ -88,14 +90,32 @@ class PosteriorStage(SlabStage):
         target = state.store.open(self.volume)
         tables = state.results["mixture"]["tables"]
         (first, stop), height = unit.region[0], self.state.shape[1]
+        checksums = np.zeros(stop - first, np.int64)
         for (z0, z1), (y0, y1) in grid((stop - first, height), (self.shards()[0], self.band_height())):
             region = ((first + z0, first + z1), (y0, y1))
-            slab = state.device.put(state.image.read(region))
+            image = state.image.read(region)
+            # A slice's bands come one after the other, from its first row to its last.
+            checksums[z0:z1] = [
+                crc32c_of(rows, int(crc)) for rows, crc in zip(image, checksums[z0:z1], strict=True)
+            ]
+            slab = state.device.put(image)
+            del image
             posterior = slab_posterior(slab, state.binning, tables[slice(*region[0])])
             del slab  # the writer needs room
             target.write(region, posterior)
             del posterior  # before the next is read
+        self._check_unchanged(first, checksums)
         return UnitOutput({}, target.shard_paths(unit.region))
+
+    def _check_unchanged(self, first: int, checksums: np.ndarray) -> None:
+        """Refuse slices that are not those whose histograms decided their tables."""
+        counted = self.state.results["histograms"]["crc32c"][first : first + len(checksums)]
+        changed = np.flatnonzero(counted != checksums)
+        if changed.size:
+            raise VolumeError(
+                f"{self.state.input}: slice {first + changed[0]} has other pixels than when its histogram "
+                "was taken; restore the file, or touch it and run again with --update"
+            )
 
 
 class DownsampleStage(NanoparticleStage):
@@ -125,7 +145,9 @@ class DownsampleStage(NanoparticleStage):
         depth, height, width = self.state.label_shape
         step = self.shards()[0]
         regions = [((z, min(z + step, depth)),) for z in range(0, depth, step)]
-        return [Unit(i, r, float((r[0][1] - r[0][0]) * height * width)) for i, r in enumerate(regions)]
+        # As costly as the image's voxels that become one slice.
+        slice_cost = float(prod(self.state.config.downsample) * height * width)
+        return [Unit(i, r, (r[0][1] - r[0][0]) * slice_cost) for i, r in enumerate(regions)]
 
     def check_unit_table(self, units: Sequence[Unit]) -> None:
         check_depths(units, self.shards()[0], self.state.label_shape[0], self.name)
@@ -135,8 +157,16 @@ class DownsampleStage(NanoparticleStage):
         step = min(self.shards()[0], state.label_shape[0])
         halo = 2 * source_slices(0, 1, state.shape[0], 1, config.downsample_sigma[0])[1] - 2
         depth = min(step * config.downsample[0] + halo, state.shape[0])
-        # The slab as it is stored, and two copies of it in float32.
-        return depth * prod(state.shape[1:]) * (np.dtype(config.posterior_dtype).itemsize + 2 * 4)
+        dtype = np.dtype(config.posterior_dtype)
+        read, written = (depth, *state.shape[1:]), (step, *state.label_shape[1:])
+        slab, reduced = prod(read) * dtype.itemsize, prod(written) * dtype.itemsize
+        encoded = ENCODED_POSTERIOR[dtype.name]
+        shards = PosteriorStage(state).shards()
+        return max(
+            slab + reading_buffer_bytes(read, shards, dtype, encoded),
+            slab + reduced,
+            reduced + writing_buffer_bytes(written, self.shards(), dtype, encoded),
+        )
 
     def prepare(self, rank: int) -> None:
         if rank == 0:
@@ -155,9 +185,9 @@ class DownsampleStage(NanoparticleStage):
         factor_z, sigma_z = config.downsample[0], config.downsample_sigma[0]
         start, stop = source_slices(z0, z1, state.shape[0], factor_z, sigma_z)
         slab = source.read(((start, stop),))
-        target.write(
-            unit.region, downsample_slab(slab, start, z0, z1, config.downsample, config.downsample_sigma)
-        )
+        reduced = downsample_slab(slab, start, z0, z1, config.downsample, config.downsample_sigma)
+        del slab  # the writer needs room
+        target.write(unit.region, reduced)
         return UnitOutput({}, target.shard_paths(unit.region))
 
 

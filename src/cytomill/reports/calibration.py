@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cytomill.reports import captions
-from cytomill.reports.canvas import LIGHT, Picture, new_figure, styled, to_picture
+from cytomill.reports.canvas import LIGHT, Picture, log_y_axis, new_figure, styled, to_picture
 from cytomill.reports.quantities import figures_text
 from cytomill.reports.truth import FEWEST_VOXELS, Calibration
 
@@ -32,7 +32,7 @@ def calibration_curve(curve: Calibration | None) -> Picture | None:
         ax.set_ylabel("truly particle")
         ax.legend(loc="upper left")
         below.bar(predicted, counts, width=0.05, color=LIGHT["stack"])
-        below.set_yscale("log")
+        log_y_axis(below, between_decades=False)
         below.set_ylabel("voxels")
         below.set_xlabel("posterior")
         return to_picture(

@@ -5,11 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import TICKLEFT, Line2D
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 #: Colours of the light scheme; names are roles, so that figures and page speak of the same thing.
 LIGHT = {
@@ -127,14 +134,92 @@ def new_figure(
     return figure, axes
 
 
+def log_y_axis(ax: Axes, between_decades: bool = True) -> None:
+    """Make the y axis logarithmic, with its limits as they are now or as the data ask for.
+
+    Decades are written without mathtext and the ticks between them drawn as one line: tick by tick they cost
+    as much as the rest of a figure.
+
+    Parameters
+    ----------
+    ax : Axes
+        With its limits set, or its data drawn.
+    between_decades : bool
+        Draw the ticks at 2, 3, … 9 times a power of ten; a low axis has no room for them.
+    """
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power_text(value)))
+    if between_decades:
+        _ticks_between_decades(ax, low, high)
+
+
+def _ticks_between_decades(ax: Axes, low: float, high: float) -> None:
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)))
+    between = (10.0 ** decades[:, None] * np.arange(2, 10)).ravel()
+    between = between[(between >= low) & (between <= high)]
+    ticks = Line2D(
+        np.zeros(between.size),
+        between,
+        ls="none",
+        marker=TICKLEFT,
+        ms=matplotlib.rcParams["ytick.minor.size"],
+        mew=matplotlib.rcParams["ytick.minor.width"],
+        color=LIGHT["muted"],
+        transform=ax.get_yaxis_transform(),
+        clip_on=False,
+        zorder=2.01,
+    )
+    ticks.set_in_layout(False)
+    ax.add_artist(ticks)
+
+
+def _power_text(value: float) -> str:
+    """A power of ten with its exponent raised."""
+    exponent = round(float(np.log10(value))) if value > 0 else 0
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+@lru_cache(4096)
+def _text_size(text: str, font: FontProperties, is_math: bool) -> tuple[float, float, float]:
+    """Width, height and descent of a text, remembered from figure to figure."""
+    return text_to_path.get_text_width_height_descent(text, font, is_math)
+
+
+class _Renderer(RendererSVG):
+    """Writes SVG; a text that was measured once is not measured again."""
+
+    def get_text_width_height_descent(self, s, prop, ismath):
+        return _text_size(s, prop.copy(), ismath)
+
+
+class _Canvas(FigureCanvasSVG):
+    """Where a figure finds the renderer that it measures its layout with."""
+
+    def get_renderer(self) -> RendererSVG:
+        return _renderer(self.figure, io.StringIO())
+
+
+def _renderer(figure: Figure, stream: io.StringIO) -> RendererSVG:
+    width, height = figure.get_size_inches()
+    metadata = {"Date": None, "Creator": None}
+    return _Renderer(72 * width, 72 * height, stream, image_dpi=72, metadata=metadata)
+
+
 def to_picture(figure: Figure, alt: str, caption: str = "") -> Picture:
     """Draw a figure once, and colour it for both schemes.
 
     The dark picture is the light one with its colours exchanged: one layout, one drawing.
     """
-    stream = io.BytesIO()
-    FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
-    light = stream.getvalue()
+    stream = io.StringIO()
+    _Canvas(figure)
+    figure.dpi = 72
+    renderer = MixedModeRenderer(figure, *figure.get_size_inches(), 72, _renderer(figure, stream))
+    figure.draw(renderer)
+    renderer.finalize()
+    light = stream.getvalue().encode()
     dark = light
     for role, colour in LIGHT.items():
         dark = dark.replace(colour.encode(), f"<{role}>".encode())

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cytomill.reports import captions
-from cytomill.reports.canvas import LIGHT, Picture, new_figure, styled, to_picture
+from cytomill.reports.canvas import LIGHT, Picture, log_y_axis, new_figure, styled, to_picture
 from cytomill.reports.data import BINS, DatasetReport
 from cytomill.reports.quantities import count_text, figures_text, percent_text
 
@@ -61,8 +61,8 @@ def histograms(report: DatasetReport) -> Picture | None:
                 label="fit: sum",
             )
         _mark_thresholds(ax, report)
-        ax.set_yscale("log")
         ax.set_ylim(0.5, max(10.0, 4 * stack.max()))
+        log_y_axis(ax)
         ax.set_xlim(*_occupied(stack))
         ax.set_xlabel(_intensity_label(report))
         ax.set_ylabel("voxels a bin (log scale)")

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from cytomill.kernels.cell_codes import NUCLEUS_ID, UNASSIGNED_ID
 from cytomill.reports.canvas import Picture, data_uri
 from cytomill.reports.partition_colours import MEMBRANE_COLOUR, NUCLEUS_COLOUR, shell_colours
-from cytomill.reports.partition_examples import NUCLEUS, UNASSIGNED
 from cytomill.reports.quantities import figures_text
 from cytomill.reports.shell_rays import BORDER, SKY_EVERY, cast_rays
 from cytomill.reports.slices import label_font, scale_bar_nm
@@ -41,7 +41,7 @@ def nested_shells(
     Parameters
     ----------
     codes : (Z, Y, X) uint8 ndarray
-        0 outside, 1..n shells, `NUCLEUS`, `UNASSIGNED`; coarse, about 100 voxels a side (the cost is in
+        0 outside, 1..n shells, `NUCLEUS_ID`, `UNASSIGNED_ID`; coarse, about 100 voxels a side (the cost is in
         pixels times depth: below a second).
     voxel_size_nm : tuple of float
         (Z, Y, X), nm.
@@ -57,7 +57,7 @@ def nested_shells(
     """
     level, size = _level(codes, voxel_size_nm, n_shells)
     right, up, toward, cuts = _camera(codes, size)
-    nucleus = codes == NUCLEUS
+    nucleus = codes == NUCLEUS_ID
     centre = _centroid(nucleus if nucleus.any() else codes != 0, size)
     middle, half_width, half_height, half_depth = _frame(level, size, n_shells, right, up, toward)
     pixel = 2 * max(half_width, half_height) / PIXELS
@@ -106,7 +106,7 @@ def _level(codes, voxel_size_nm, n_shells) -> tuple[np.ndarray, np.ndarray]:
     """Shell number as a smooth field, 0 in the nucleus and n + 1 outside, with a border of outside."""
     table = np.full(256, n_shells, np.float32)
     table[: n_shells + 1] = np.arange(n_shells + 1)
-    table[0], table[NUCLEUS], table[UNASSIGNED] = n_shells + 1, 0, n_shells
+    table[0], table[NUCLEUS_ID], table[UNASSIGNED_ID] = n_shells + 1, 0, n_shells
     size = np.asarray(voxel_size_nm, np.float64) / 1000
     level = np.pad(table[codes], BORDER + 1, constant_values=n_shells + 1)
     sigma = 0.75 * size.max() / size
@@ -211,5 +211,5 @@ def _png(rgba: np.ndarray) -> str:
     palette = (picture.getpalette() or [])[: 3 * (_COLOURS - 1)]
     image.putpalette(palette + [0] * (3 * _COLOURS - len(palette)))
     stream = io.BytesIO()
-    image.save(stream, format="PNG", compress_level=9, transparency=_COLOURS - 1)
+    image.save(stream, format="PNG", compress_level=6, transparency=_COLOURS - 1)
     return data_uri("image/png", stream.getvalue())

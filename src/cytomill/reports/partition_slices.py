@@ -7,6 +7,7 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cytomill.kernels.cell_codes import NUCLEUS_ID, UNASSIGNED_ID
 from cytomill.reports.canvas import Picture, data_uri
 from cytomill.reports.partition_colours import (
     NUCLEUS_COLOUR,
@@ -14,7 +15,7 @@ from cytomill.reports.partition_colours import (
     UNASSIGNED_COLOUR,
     shell_colours,
 )
-from cytomill.reports.partition_examples import NUCLEUS, UNASSIGNED, ExampleCell, PlaneSlice
+from cytomill.reports.partition_examples import ExampleCell, PlaneSlice
 from cytomill.reports.quantities import figures_text
 from cytomill.reports.slices import label_edges, label_font, scale_bar_nm, to_grey
 
@@ -69,7 +70,7 @@ def orthogonal_planes(example: ExampleCell, n_shells: int) -> Picture:
     image = Image.fromarray(canvas)
     _write(image, planes, origins, pixel)
     stream = io.BytesIO()
-    image.quantize(128, dither=Image.Dither.NONE).save(stream, format="PNG", compress_level=9)
+    image.quantize(128, dither=Image.Dither.NONE).save(stream, format="PNG", compress_level=6)
     names = ", ".join(f"{p.name} at {'zyx'[p.axis]} = {p.index}" for p in example.planes)
     return Picture(
         data_uri("image/png", stream.getvalue()),
@@ -98,16 +99,16 @@ def _plane(plane: PlaneSlice, size, pixel: float, n_shells: int) -> np.ndarray:
     table = np.zeros((256, 3), np.float32)
     table[0] = _GROUND
     table[1 : n_shells + 1] = shell_colours(n_shells)
-    table[NUCLEUS], table[UNASSIGNED] = NUCLEUS_COLOUR, UNASSIGNED_COLOUR
+    table[NUCLEUS_ID], table[UNASSIGNED_ID] = NUCLEUS_COLOUR, UNASSIGNED_COLOUR
     rgb = table[codes]
     if plane.image is not None:
         grey = 255 * to_grey(plane.image)[at][..., None]
-        cover = np.where((codes > 0) & (codes != NUCLEUS), _COVER, 0.0)[..., None].astype(np.float32)
+        cover = np.where((codes > 0) & (codes != NUCLEUS_ID), _COVER, 0.0)[..., None].astype(np.float32)
         rgb = cover * rgb + (1 - cover) * grey
     for mask, colour in zip(plane.organelles.values(), _organelle_colours(plane)):
         rgb[label_edges(mask[at]) & (codes > 0)] = colour
     # NE and PM last: they are what the shells are measured from.
-    surface = np.where(codes == NUCLEUS, 2, np.where(codes > 0, 1, 0)).astype(np.uint8)
+    surface = np.where(codes == NUCLEUS_ID, 2, np.where(codes > 0, 1, 0)).astype(np.uint8)
     rgb[label_edges(surface)] = _ENVELOPE
     return np.rint(rgb).astype(np.uint8)
 

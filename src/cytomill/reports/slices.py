@@ -359,7 +359,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 def _png(image: Image.Image, **options) -> str:
     stream = io.BytesIO()
-    image.save(stream, format="PNG", compress_level=9, **options)
+    image.save(stream, format="PNG", compress_level=6, **options)
     return data_uri("image/png", stream.getvalue())
 
 
