@@ -14,7 +14,7 @@ def main(arguments: Sequence[str]) -> int:
     """Parse `arguments` and run the subcommand; returns the exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if options.command == "run":
+    if options.command in ("run", "report"):
         # A rank's exception must reach the hook that ends the others too.
         return options.run(options)
     try:
@@ -162,10 +162,26 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from cytomill.campaign.config import CampaignError
     from cytomill.campaign.finish import write_reports
+    from cytomill.runtime.ranks import connect, install_abort_hook
 
-    print(write_reports(options.folder))
-    return 0
+    world = connect()
+    install_abort_hook(world)
+    code = 0
+    try:
+        page = write_reports(options.folder, world)
+        if world.rank == 0:
+            print(page)
+    except (ValueError, OSError, RuntimeError) as error:
+        # What is wrong with the campaign every rank sees; with anything else the others would wait.
+        if world.size > 1 and not isinstance(error, CampaignError):
+            raise
+        if world.rank == 0:
+            print(f"cytomill: {error}", file=sys.stderr)
+        code = 2
+    world.finish()
+    return code
 
 
 def _add_verify(commands: argparse._SubParsersAction) -> None:

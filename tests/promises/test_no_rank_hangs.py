@@ -77,3 +77,17 @@ def test_an_output_that_cannot_be_written_is_refused_with_a_way_out(tmp_path, mo
     assert campaign.alone(monkeypatch) == 2
     sentence = "results cannot be written (Read-only file system); choose another with --set campaign.output"
     assert sentence in capfd.readouterr().err
+
+
+def test_ranks_write_reports_together_or_none_does(tmp_path, monkeypatch):
+    campaign = several(tmp_path / "c", ("alpha", "beta", "gamma"), (4, 64, 64))
+    assert campaign.alone(monkeypatch) == 0
+    pages = sorted(campaign.output.rglob("report.html"))
+    assert len(pages) == 4
+    for page in pages:
+        page.unlink()
+    ended = run_ranks(2, ["-m", "cytomill", "report", str(campaign.output)])
+    assert ended.returncode == 0 and ended.stdout.splitlines() == [str(campaign.output / "report.html")]
+    assert sorted(campaign.output.rglob("report.html")) == pages
+    ended = run_ranks(2, ["-m", "cytomill", "report", str(tmp_path / "nowhere")])
+    assert ended.returncode == 2 and ended.stderr.count("holds no campaign") == 1

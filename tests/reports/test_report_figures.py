@@ -125,12 +125,16 @@ def test_threshold_at_the_end_of_the_scale_is_not_drawn(synthetic):
     )
 
 
-@pytest.mark.parametrize("ranks", [1, 3, 200])
+@pytest.mark.parametrize("ranks", [2, 3, 200])
 def test_rank_balance_for_any_number_of_ranks(ranks):
     timing = StageTiming("posterior", 4, 2.0, [1.0] * ranks)
     picture = balance.rank_balance([timing])
     assert "busy 50.0\u202f% overall" in picture.alt
     assert len(picture.light) < 200_000
+
+
+def test_one_rank_has_nobody_to_be_compared_with():
+    assert balance.rank_balance([StageTiming("posterior", 4, 2.0, [1.0])]) is None
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 5, 7, 200])

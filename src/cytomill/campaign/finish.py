@@ -97,8 +97,15 @@ def finish(
     return world.bcast(incomplete)
 
 
-def write_reports(folder: Path) -> Path:
-    """Write the reports of a campaign again from what is on disk; returns the campaign's page.
+def write_reports(folder: Path, world: World | None = None) -> Path:
+    """Write the reports of a campaign again from what is on disk; returns the campaign's page (collective).
+
+    Parameters
+    ----------
+    folder : Path
+        Output folder of the campaign.
+    world : World, optional
+        Datasets are dealt to its ranks; by default this process writes all pages.
 
     Raises
     ------
@@ -107,7 +114,7 @@ def write_reports(folder: Path) -> Path:
     """
     opened = open_datasets(stored_campaign(folder))
     output = opened.campaign.output
-    finish(SoloWorld(), opened, restore_results(opened, replay(output)), lambda: None)
+    finish(world or SoloWorld(), opened, restore_results(opened, replay(output)), lambda: None)
     return output / REPORT
 
 

@@ -20,9 +20,9 @@ _MOST_TICKS = 6
 
 
 def rank_balance(timings: Sequence[StageTiming]) -> Picture | None:
-    """Busy and idle time of every rank, a panel a stage; None without busy times."""
+    """Busy and idle time of every rank, a panel a stage; None where no two ranks can be compared."""
     stages = [t for t in timings if t.busy_seconds]
-    if not stages:
+    if not any(len(t.busy_seconds) > 1 for t in stages):
         return None
     columns = min(_COLUMNS, len(stages))
     rows = -(-len(stages) // columns)
