@@ -28,6 +28,7 @@ BY_NAME = {path.name: path for path in DOCUMENTS}
 
 #: Flags of other programs that the documents name.
 FOREIGN_FLAGS = {
+    "--kill-on-bad-exit",
     *("--mpi", "--nodes", "--ntasks-per-node", "--cpus-per-task", "--mem", "--time", "--signal", "--requeue"),
     *("--open-mode", "--job-name", "--kill-on-invalid-dep", "--gpus-per-task"),
     *("--force-reinstall", "--no-cache-dir", "--no-binary"),

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cytomill import __version__
+from cytomill.runtime.launcher import launched_first, launched_size
+
+#: Commands that write and do not share their work: several at once would write over one another.
+_ALONE = {"nanoparticles", "convert", "phantom", "verify"}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -17,6 +21,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.command in ("run", "report"):
         # A rank's exception must reach the hook that ends the others too.
         return options.run(options)
+    if options.command in _ALONE and (launched_size() or 1) > 1:
+        if launched_first():
+            print(
+                f"cytomill: '{options.command}' is work for one process, but the launcher started "
+                f"{launched_size()}: start it without mpirun or srun",
+                file=sys.stderr,
+            )
+        return 2
     try:
         return options.run(options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -103,10 +115,11 @@ def _preview(campaign: Path, overrides: Sequence[str], slices: int) -> int:
         from cytomill.campaign.preview import preview
 
         try:
-            check_world(world.size)
+            check_world(world.size, world.library)
             print(preview(campaign, overrides, slices))
         except (ValueError, OSError, RuntimeError) as error:
-            print(f"cytomill: {error}", file=sys.stderr)
+            if launched_first():
+                print(f"cytomill: {error}", file=sys.stderr)
             code = 2
     # The others wait here: one sheet is not worth sharing.
     code = world.bcast(code)

@@ -2,9 +2,10 @@
 
 import errno
 
+import numpy as np
 import pytest
 from launching import run_ranks
-from promise_campaigns import one_dataset, several
+from promise_campaigns import one_dataset, save, several
 
 from cytomill.runtime.lock import CampaignLock
 
@@ -91,3 +92,11 @@ def test_ranks_write_reports_together_or_none_does(tmp_path, monkeypatch):
     assert sorted(campaign.output.rglob("report.html")) == pages
     ended = run_ranks(2, ["-m", "cytomill", "report", str(tmp_path / "nowhere")])
     assert ended.returncode == 2 and ended.stderr.count("holds no campaign") == 1
+
+
+def test_work_for_one_process_is_refused_to_several(tmp_path):
+    source = save(tmp_path, "a.npy", np.zeros((4, 8, 8), np.uint8))
+    size = ["--voxel-size-nm", "5", "1", "1"]
+    ended = run_ranks(2, ["-m", "cytomill", "convert", str(source), str(tmp_path / "a.zarr"), *size])
+    assert ended.returncode == 2 and ended.stderr.count("'convert' is work for one process") == 1
+    assert not (tmp_path / "a.zarr").exists()

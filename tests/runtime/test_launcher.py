@@ -57,8 +57,26 @@ def test_a_world_smaller_than_the_launch_is_refused(monkeypatch):
     launcher.check_world(1)
     monkeypatch.setenv("PMI_SIZE", "4")
     launcher.check_world(4)
-    with pytest.raises(RuntimeError, match=r"started 4 ranks.* world of 1 rank:.*do not match"):
+    with pytest.raises(RuntimeError, match=r"started 4 ranks \(PMI_SIZE\).* world of 1 rank:.*do not match"):
         launcher.check_world(1)
+    with pytest.raises(RuntimeError, match=r"this process \(Some MPI 7\) sees a world of 3 ranks"):
+        launcher.check_world(3, "Some MPI 7")
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"PMI_RANK": "0", "SLURM_PROCID": "1"}, True),  # mpirun on a node whose daemon srun started
+        ({"PMIX_RANK": "3"}, False),
+        ({"SLURM_PROCID": "1"}, False),  # srun without --mpi
+        ({"SLURM_PROCID": "0"}, True),
+    ],
+)
+def test_one_rank_speaks_for_all_where_mpi_cannot_tell_them_apart(monkeypatch, variables, first):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert launcher.launched_first() is first
 
 
 def test_silent_worlds_of_one_rank_are_refused_on_every_rank():
@@ -72,9 +90,10 @@ def test_silent_worlds_of_one_rank_are_refused_on_every_rank():
         world = ranks.connect()
         assert type(world).__name__ == "MpiWorld" and world.size == 1
         try:
-            launcher.check_world(world.size)
+            launcher.check_world(world.size, world.library)
         except RuntimeError as error:
-            print(error, flush=True)
+            os.write(1, f"{error}\\n".encode())
     """
     done = mpirun(2, script)
     assert done.stdout.count("the launcher started 2 ranks") == 2, done.stderr
+    assert done.stdout.count("of this process (MPICH Version: ") == 2

@@ -1,12 +1,16 @@
 """Promises of the ranks: they agree, they wait politely, and none of them hangs when one fails."""
 
 import json
+import os
 import signal
+import time
+from dataclasses import replace
 
 import pytest
 from launching import mpirun, wait_for
 
 from cytomill.runtime import ranks
+from cytomill.runtime.peers import Peer, Peers, process_start
 
 PREAMBLE = """
 from cytomill.runtime import startup
@@ -218,3 +222,54 @@ def test_a_launcher_without_an_mpi_library_gets_a_sentence():
 def test_patience_has_an_end():
     assert ranks.wait_politely(lambda: True)
     assert not ranks.wait_politely(lambda: False, patience_s=0.02)
+
+
+@pytest.mark.parametrize("survivor", ["waits", "computes", "is inside MPI"])
+def test_a_killed_rank_ends_the_job_where_the_launcher_does_not(tmp_path, survivor):
+    # As srun does without --kill-on-bad-exit: mpirun is stopped while the rank is killed.
+    script = (
+        PREAMBLE
+        + """
+with open(os.path.join(sys.argv[1], str(world.rank)), "w") as file:
+    file.write(f"{os.getpid()} {os.getppid()}")
+# A stopped launcher forwards nothing.
+sys.stderr = open(os.path.join(sys.argv[1], f"said by {world.rank}"), "w")
+if world.rank == 0 or sys.argv[2] == "computes":
+    time.sleep(60)
+elif sys.argv[2] == "waits":
+    world.barrier()
+else:
+    world.comm.recv(source=0)
+"""
+    )
+
+    def kill_rank_0(process):
+        files = [tmp_path / "0", tmp_path / "1"]
+        wait_for(lambda: all(file.exists() and len(file.read_text().split()) == 2 for file in files))
+        time.sleep(0.3)
+        pid, proxy = map(int, files[0].read_text().split())
+        os.kill(proxy, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        other = int(files[1].read_text().split()[0])
+        try:
+            wait_for(lambda: process_start(other) is None, 10)
+        finally:
+            os.kill(proxy, signal.SIGCONT)
+
+    done = mpirun(2, script, args=[str(tmp_path), survivor], meanwhile=kill_rank_0)
+    assert done.returncode != 0
+    said = (tmp_path / "said by 1").read_text()
+    assert "cytomill: rank 0 on" in said and "was killed" in said, said
+
+
+def test_a_number_given_to_another_process_is_no_peer():
+    me = Peer.own()
+
+    def gone(other):
+        peers = Peers({0: me, 1: other}, lambda rank, pid: None)
+        peers.end()
+        return peers.gone()
+
+    assert gone(me) is None
+    assert gone(replace(me, started="1")) == (1, me.pid)
+    assert gone(replace(me, started="1", namespace="pid:[1]")) is None

@@ -48,6 +48,12 @@ def cores(monkeypatch, mine, parents):
         (16, 16, {"MPI_LOCALNRANKS": "64"}, 1),
         (4, 16, {"MPI_LOCALNRANKS": "4"}, 4),  # bound by the launcher: its own cores
         (16, 16, {"SLURM_STEP_TASKS_PER_NODE": "2(x3)", "SLURM_NODEID": "1"}, 8),
+        # Open MPI binds more than two ranks to whole sockets, here to one of two, four ranks to each
+        (16, 32, {"OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, 4),
+        # a control group confines the ranks of a step together: the node's other cores are not theirs
+        (8, 64, {"SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_CPUS_ON_NODE": "8"}, 2),
+        # nothing confines them, but the job was granted a part of the node only
+        (64, 64, {"SLURM_STEP_TASKS_PER_NODE": "4", "SLURM_CPUS_ON_NODE": "8"}, 2),
         # mpirun -n 1 in a job of four tasks a node with two cores each: nobody else uses the others
         (8, 8, {"SLURM_CPUS_PER_TASK": "2", "SLURM_CPUS_ON_NODE": "8"}, 8),
         # a wrapper that was bound itself hides the binding; Slurm's promise is kept

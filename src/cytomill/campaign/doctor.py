@@ -24,7 +24,7 @@ from cytomill.reports.quantities import bytes_text
 from cytomill.reports.terminal import print_renderable
 from cytomill.runtime.devices import bind
 from cytomill.runtime.failures import ExitCode
-from cytomill.runtime.launcher import check_world, launched_size
+from cytomill.runtime.launcher import check_world, launched_first, launched_size
 from cytomill.runtime.memory import memory_limit, predicted_peak_bytes
 from cytomill.runtime.ranks import MpiWorld, SoloWorld, World, connect, install_abort_hook
 from cytomill.runtime.sharing import make_sharing
@@ -112,7 +112,8 @@ def examine(folder: Path | None = None) -> int:
     world, joined = _join()
     install_abort_hook(world)
     checks = ([joined] if joined else []) + doctor(folder, world)
-    if world.rank == 0:
+    # Where launcher and library do not match, every rank is the first of its own world.
+    if world.rank == 0 and launched_first():
         print_renderable(render_checks(checks))
     world.finish()
     return exit_code(checks)
@@ -146,7 +147,7 @@ def _check_ranks(world: World) -> list[Check]:
     for host in _everywhere(world, world.host):
         hosts[host] = hosts.get(host, 0) + 1
     try:
-        check_world(world.size)
+        check_world(world.size, world.library)
     except RuntimeError as mismatch:
         return [Check("ranks", False, str(mismatch))]
     nodes = ", ".join(f"{host}: {count}" for host, count in hosts.items())

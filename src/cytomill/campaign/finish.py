@@ -23,6 +23,7 @@ from cytomill.campaign.pipelines import PIPELINES
 from cytomill.campaign.results import run_seconds, stage_timings, units_set_aside
 from cytomill.reports.campaign import CampaignReport
 from cytomill.reports.html import render_campaign
+from cytomill.runtime.failures import naming
 from cytomill.runtime.ledger import Journal, LedgerState, replay
 from cytomill.runtime.ranks import SoloWorld, World
 from cytomill.runtime.telemetry import read_events
@@ -79,7 +80,8 @@ def finish(
                 link=f"{DATASETS}/{name}/{REPORT}",
                 refusal=set_aside.get(name, ""),
             )
-            rows[name], sentence = pipelines[name].write_page(opened.states[name], facts)
+            with naming(f"rank {world.rank} on {world.host}, dataset {name}, page"):
+                rows[name], sentence = pipelines[name].write_page(opened.states[name], facts)
             if sentence:
                 incomplete[name] = sentence
             elif journal is not None:

@@ -338,6 +338,7 @@ def _totals(plan: CampaignPlan) -> Sequence[str]:
         f"({bytes_text(plan.raw_bytes)} before compression); {bytes_text(plan.free_disk_bytes)} are free",
         f"time: about {seconds_text(plan.wall_seconds)} on {_ranks(plan)}, "
         f"{plan.core_seconds / 3600:.2g} core-hours ({_basis(plan.measured, plan.done)})",
+        "flags for a job script such as that of docs/cluster.md, whose trap passes USR1 on:",
         "sbatch " + " ".join(plan.sbatch),
     ]
     return [*lines, f"refused: {plan.refusal}"] if plan.refusal else lines

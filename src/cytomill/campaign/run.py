@@ -38,7 +38,7 @@ from cytomill.runtime.devices import Binding, bind
 from cytomill.runtime.engine import Engine
 from cytomill.runtime.failures import ExitCode, Refused, Stopped
 from cytomill.runtime.journals import next_launch
-from cytomill.runtime.launcher import check_world
+from cytomill.runtime.launcher import check_world, launched_first
 from cytomill.runtime.ledger import Journal, LedgerState, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
@@ -83,9 +83,10 @@ def run(source: Path, options: RunOptions) -> int:
     world = connect()
     install_abort_hook(world)
     try:
-        check_world(world.size)
+        check_world(world.size, world.library)
     except RuntimeError as mismatch:
-        say(str(mismatch))
+        if launched_first():
+            say(str(mismatch))
         return int(ExitCode.REFUSED)
     logging.basicConfig(format="cytomill: %(message)s", level=logging.WARNING, stream=sys.stderr)
     lock: CampaignLock | None = None

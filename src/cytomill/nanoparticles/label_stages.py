@@ -257,8 +257,9 @@ class MaskStage(NanoparticleStage):
 
     def reduce(self, partials: Arrays) -> Arrays:
         state = self.state
-        sums = merge_measurements(partials)
-        table = particle_table(sums, state.label_voxel_size_nm, state.label_origin_nm)
+        table = particle_table(
+            merge_measurements(partials), state.label_voxel_size_nm, state.label_origin_nm
+        )
         folder = state.folder / TABLES
         folder.mkdir(parents=True, exist_ok=True)
         self._files = [

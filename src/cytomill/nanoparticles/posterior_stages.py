@@ -118,6 +118,10 @@ class PosteriorStage(SlabStage):
             )
 
 
+#: Tiles of the smoothing, its tables, and what the allocator keeps of them (measured: 8 MB, rounded up).
+WORKSPACE_BYTES = 16_000_000
+
+
 class DownsampleStage(NanoparticleStage):
     """The posterior reduced by block means, for labels at a coarser spacing."""
 
@@ -162,7 +166,7 @@ class DownsampleStage(NanoparticleStage):
         slab, reduced = prod(read) * dtype.itemsize, prod(written) * dtype.itemsize
         encoded = ENCODED_POSTERIOR[dtype.name]
         shards = PosteriorStage(state).shards()
-        return max(
+        return WORKSPACE_BYTES + max(
             slab + reading_buffer_bytes(read, shards, dtype, encoded),
             slab + reduced,
             reduced + writing_buffer_bytes(written, self.shards(), dtype, encoded),

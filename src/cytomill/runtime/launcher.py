@@ -48,14 +48,24 @@ def positive_int(name: str) -> int | None:
     return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
-def _first(names: tuple[str, ...]) -> int | None:
-    return next((value for name in names if (value := positive_int(name)) is not None), None)
+def _first(names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if positive_int(name) is not None), None)
+
+
+def _size_variable() -> str | None:
+    return _first((*_WORLD_SIZES, "SLURM_STEP_NUM_TASKS"))
 
 
 def launched_size() -> int | None:
     """Return how many ranks the launcher says it started, None where no launcher is seen."""
-    size = _first(_WORLD_SIZES)
-    return size if size is not None else positive_int("SLURM_STEP_NUM_TASKS")
+    name = _size_variable()
+    return None if name is None else positive_int(name)
+
+
+def launched_first() -> bool:
+    """Whether the launcher calls this process rank 0, or no launcher is seen: one that speaks for all."""
+    name = next((name for name in (*_RANKS, "SLURM_PROCID") if name in os.environ), None)
+    return name is None or os.environ[name] == "0"
 
 
 def launched_by_mpi() -> bool:
@@ -65,9 +75,9 @@ def launched_by_mpi() -> bool:
 
 def launched_local_size() -> int:
     """Return how many ranks the launcher says it started on this node; 1 where nothing says it."""
-    size = _first(_LOCAL_SIZES)
-    if size is not None:
-        return size
+    name = _first(_LOCAL_SIZES)
+    if name is not None:
+        return positive_int(name) or 1
     # Slurm writes 2(x3),1 for nodes of 2, 2, 2 and 1 tasks.
     counts: list[int] = []
     for entry in os.environ.get("SLURM_STEP_TASKS_PER_NODE", "").split(","):
@@ -80,13 +90,15 @@ def launched_local_size() -> int:
     return max(counts, default=1)
 
 
-def check_world(world_size: int) -> None:
+def check_world(world_size: int, library: str = "") -> None:
     """Refuse a world that is smaller than what was launched.
 
     Parameters
     ----------
     world_size : int
         Number of ranks of the world that this process joined.
+    library : str
+        The MPI library that gave it, for the message.
 
     Raises
     ------
@@ -97,9 +109,9 @@ def check_world(world_size: int) -> None:
     launched = launched_size()
     if launched is not None and launched > world_size:
         ranks = "1 rank" if world_size == 1 else f"{world_size} ranks"
+        seen = f" ({library})" if library else ""
         raise RuntimeError(
-            f"the launcher started {launched} ranks, but the MPI library of this process sees a world "
-            f"of {ranks}: launcher and library do not match (for instance the host's mpirun with "
-            "another MPI in the environment or container); start cytomill with the mpirun or srun "
-            "--mpi=… that belongs to the library that mpi4py uses (cytomill doctor names it)"
+            f"the launcher started {launched} ranks ({_size_variable()}), but the MPI library of this process"
+            f"{seen} sees a world of {ranks}: launcher and library do not match; take the mpirun that "
+            "belongs to the library, or srun with --mpi=pmi2 for MPICH and --mpi=pmix for Open MPI"
         )

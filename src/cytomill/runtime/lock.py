@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cytomill.runtime.peers import process_start
 from cytomill.storage.durable import write_atomic
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,6 @@ _BEAT_DIGITS = 20
 
 class CampaignLocked(RuntimeError):
     """Another launch works on the campaign, or has taken it over from this one."""
-
-
-def _process_start(pid: int) -> str | None:
-    """Return when process `pid` began, in kernel ticks; None where it is gone or a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The command's name, in parentheses, may hold spaces and parentheses itself.
-    fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in "ZX" else fields[19]
 
 
 def _read_or_empty(read: Callable[[], str]) -> str:
@@ -60,7 +50,7 @@ def _identity(launch: str) -> dict[str, Any]:
         "boot": _read_or_empty(Path("/proc/sys/kernel/random/boot_id").read_text),
         "pid_namespace": _read_or_empty(lambda: os.readlink("/proc/self/ns/pid")),
         "pid": pid,
-        "started": _process_start(pid),
+        "started": process_start(pid),
         "launch": launch,
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
         "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
@@ -86,7 +76,7 @@ def _process_alive(owner: dict[str, Any], me: dict[str, Any]) -> bool | None:
     """Whether the owner's process runs; None where it cannot be seen from here."""
     if not me["boot"] or any(owner.get(k) != me[k] for k in ("host", "boot", "pid_namespace")):
         return None
-    started = _process_start(int(owner.get("pid", 0)))
+    started = process_start(int(owner.get("pid", 0)))
     return started is not None and started == owner.get("started")
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cytomill.runtime.failures import Refused
+from cytomill.runtime.failures import Refused, naming
 from cytomill.runtime.journals import LedgerError, epoch_key, load_arrays
 from cytomill.runtime.ledger import Journal, LedgerState, StageState, replay
 from cytomill.runtime.memory import MemoryLimit, Share, check_shares_fit
@@ -165,11 +165,14 @@ class WavePlanner:
 
     def _draft(self, stage: Stage) -> _Draft:
         known = self.state.stages.get((stage.dataset, stage.name))
-        fields = as_json(stage.fields())
+        where = f"rank 0, dataset {stage.dataset}, stage {stage.name}, planning"
+        with naming(where):
+            fields = as_json(stage.fields())
         if known is not None and known.fields != fields:
             known = None
         if known is None:
-            units = list(stage.units())
+            with naming(where):
+                units = list(stage.units())
             try:
                 stage.check_unit_table(units)
             except ValueError as misaligned:

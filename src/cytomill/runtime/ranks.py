@@ -21,6 +21,7 @@ from typing import Any
 
 from cytomill.runtime import launcher
 from cytomill.runtime.failures import JobFailed
+from cytomill.runtime.peers import Peer, Peers
 
 _FIRST_SLEEP_S = 0.0002
 _LONGEST_SLEEP_S = 0.005
@@ -78,6 +79,8 @@ class World(ABC):
         Name of this node.
     one_sided : bool
         Whether one-sided operations work while another thread is inside MPI.
+    library : str
+        Name and version of the MPI library; empty without one.
     """
 
     rank: int = 0
@@ -85,6 +88,7 @@ class World(ABC):
     local_rank: int = 0
     local_size: int = 1
     one_sided: bool = False
+    library: str = ""
 
     def __init__(self) -> None:
         self.host = platform.node()
@@ -185,6 +189,9 @@ class MpiWorld(World):
                 "pip install 'cytomill[mpich]'"
             ) from error
         self.mpi = MPI
+        # MPICH says the rest in further lines, Open MPI after a comma.
+        first_line = MPI.Get_library_version().strip("\0 \n").splitlines()[0]
+        self.library = " ".join(first_line.split(",")[0].split())
         self.comm = pkl5.Intracomm(MPI.COMM_WORLD.Dup())
         # Leaving has a communicator of its own: a rank that leaves early must not be taken for one
         # that came to a barrier.
@@ -196,6 +203,7 @@ class MpiWorld(World):
         self.rank, self.size = self.comm.rank, self.comm.size
         self.local_rank, self.local_size = self._node.rank, self._node.size
         self.one_sided = self._probe_one_sided()
+        self._peers = Peers(dict(self._node.allgather((self.rank, Peer.own()))), self._end_after_death)
 
     def _probe_one_sided(self) -> bool:
         MPI = self.mpi
@@ -212,6 +220,13 @@ class MpiWorld(World):
         """Wait until every rank of `comm` is about to enter the same collective."""
         request = comm.Ibarrier()
         wait_politely(request.Test)
+
+    def _end_after_death(self, rank: int, pid: int) -> None:
+        sys.stderr.write(
+            f"cytomill: rank {rank} on {self.host} (pid {pid}) was killed, often for want of memory; "
+            "the job ends here\n"
+        )
+        self.abort(1)
 
     def bcast(self, obj: Any, root: int = 0) -> Any:
         self._settle(self.comm)
@@ -242,12 +257,14 @@ class MpiWorld(World):
         _flush_streams()
         self._settle(self._leaving)
         self.finished = True
+        self._peers.end()
         self.mpi.Finalize()
 
     def leave(self) -> None:
         if self.finished or self.mpi.Is_finalized():
             return
         super().leave()
+        self._peers.end()
         request = self._leaving.Ibarrier()
         if not wait_politely(request.Test, _EXIT_PATIENCE_S):
             sys.stderr.write(

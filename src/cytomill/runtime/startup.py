@@ -35,27 +35,29 @@ KEPT_BLOCK_BYTES = 12 * 2**20
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
-def _bound_by_launcher(cores: set[int]) -> bool:
-    """Whether the launcher gave this process cores of its own, fewer than its parent has."""
+def _cores_of_node(cores: set[int]) -> set[int]:
+    """Return the cores that the ranks of this node share: the launcher's, if it bound this rank."""
     try:
-        return cores < os.sched_getaffinity(os.getppid())
+        return cores | os.sched_getaffinity(os.getppid())
     except OSError:  # the parent lives in another process namespace, or is gone
-        return False
+        return cores
 
 
 def threads_per_rank() -> int:
     """Return how many threads this rank may run: its cores, shared with the ranks of its node.
 
-    Cores that the launcher bound to this rank alone are not divided again. Where Slurm promises
-    cores a task and the ranks on the node are no more than that promise allows, it is a lower bound.
+    A launcher may bind each rank to cores of its own, or several of them to one socket, and a control group
+    may confine them all: so a rank takes the cores that it sees, but no more than its part of the node's, and
+    of those that Slurm granted there. Where Slurm promises cores a task and the ranks on the node are no more
+    than that promise allows, it is a lower bound.
     """
     cores = os.sched_getaffinity(0)
-    if _bound_by_launcher(cores):
-        return len(cores)
     local_size = launcher.launched_local_size()
-    threads = len(cores) // local_size
+    threads = min(len(cores), len(_cores_of_node(cores)) // local_size)
     promised = launcher.positive_int("SLURM_CPUS_PER_TASK")
     on_node = launcher.positive_int("SLURM_CPUS_ON_NODE")
+    if on_node:
+        threads = min(threads, on_node // local_size)
     if promised and on_node and promised * local_size <= on_node:
         threads = max(threads, min(promised, len(cores)))
     return max(1, threads)

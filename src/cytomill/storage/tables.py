@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cytomill.storage.durable import write_atomic
+from cytomill.storage.durable import replacing
 from cytomill.storage.errors import VolumeError
 
 #: Key of the schema's metadata that holds what the caller says about the table.
@@ -50,13 +50,15 @@ def write_table(
     if metadata is not None:
         text = json.dumps(metadata, sort_keys=True, allow_nan=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA_KEY: text})
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
     written = [_with_suffix(stem, ".parquet")]
-    write_atomic(written[0], buffer.getvalue())
+    # Straight into the files: of a million rows the text alone would be half a gigabyte.
+    with replacing(written[0]) as file:
+        pq.write_table(table, file, compression="zstd")
+    del table
     if csv:
         written.append(_with_suffix(stem, ".csv"))
-        write_atomic(written[1], frame.to_csv(index=False, lineterminator="\n").encode())
+        with replacing(written[1]) as file:
+            frame.to_csv(file, index=False, lineterminator="\n", mode="wb", encoding="utf-8")
     return written
 
 
