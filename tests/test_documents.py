@@ -14,7 +14,7 @@ import tifffile
 
 from cytomill.campaign.config import load_campaign
 from cytomill.cli import build_parser
-from cytomill.nanoparticles import robust_verdict
+from cytomill.nanoparticles import robust_verdict as robust
 from cytomill.nanoparticles.label_stages import SLICE_METADATA
 from cytomill.nanoparticles.measurements import COLUMN_METADATA
 from cytomill.phantoms.nanoparticles import make_volume
@@ -208,9 +208,9 @@ def test_the_columns_of_the_tables_are_all_explained():
 
 def test_the_limits_of_the_verdicts_are_the_estimators():
     text = BY_NAME["nanoparticles.md"].read_text(encoding="utf-8")
-    assert f"at least {robust_verdict.FEWEST_VOXELS} voxels and {100 * robust_verdict.SMALLEST_SHARE:g} %" in text
-    assert f"more\nthan {100 * robust_verdict.LARGEST_SHARE:g} % of the voxels" in text
-    for verdict in (robust_verdict.PARTICLES, robust_verdict.NO_PARTICLES, robust_verdict.FLAGGED):
+    assert f"at least {robust.FEWEST_VOXELS} voxels and {100 * robust.SMALLEST_SHARE:g} %" in text
+    assert f"more\nthan {100 * robust.LARGEST_SHARE:g} % of the voxels" in text
+    for verdict in (robust.PARTICLES, robust.NO_PARTICLES, robust.FLAGGED):
         assert f"| `{verdict}` |" in text
 
 
