@@ -78,7 +78,7 @@ def naming(where: str) -> Iterator[None]:
     """Turn an exception into one that ends the job and says where."""
     try:
         yield
-    except (DatasetRefused, JobFailed):
+    except (DatasetRefused, JobFailed, Refused, Stopped):
         raise
     except Exception as error:
         raise JobFailed(f"{where}: {sentence(error)}") from error
