@@ -32,9 +32,16 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return options.run(options)
     except (ValueError, OSError, RuntimeError) as error:
-        # Our own sentences are of these kinds; anything else is a bug and keeps its traceback.
-        print(f"cytomill: {error}", file=sys.stderr)
-        return 2
+        return _refuse(error)
+
+
+def _refuse(error: ValueError | OSError | RuntimeError) -> int:
+    """Say why nothing was done; a bug, which is of another kind than our own sentences, keeps its traceback."""
+    said = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        said = f"{error.filename}: {error.strerror}"
+    print(f"cytomill: {said}", file=sys.stderr)
+    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,22 +112,25 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _preview(campaign: Path, overrides: Sequence[str], slices: int) -> int:
+    from cytomill.runtime.failures import ExitCode
     from cytomill.runtime.launcher import check_world
     from cytomill.runtime.ranks import connect, install_abort_hook
 
     world = connect()
     install_abort_hook(world)
-    code = 0
+    code = ExitCode.FINISHED
     if world.rank == 0:
         from cytomill.campaign.preview import preview
 
         try:
             check_world(world.size, world.library)
-            print(preview(campaign, overrides, slices))
+            path, missing = preview(campaign, overrides, slices)
+            print(path)
+            for name, why in missing.items():
+                print(f"cytomill: dataset {name} is not shown: {why}", file=sys.stderr)
+            code = ExitCode.SET_ASIDE if missing else ExitCode.FINISHED
         except (ValueError, OSError, RuntimeError) as error:
-            if launched_first():
-                print(f"cytomill: {error}", file=sys.stderr)
-            code = 2
+            code = _refuse(error) if launched_first() else ExitCode.REFUSED
     # The others wait here: one sheet is not worth sharing.
     code = world.bcast(code)
     world.finish()
@@ -190,9 +200,7 @@ def _report(options: argparse.Namespace) -> int:
         # What is wrong with the campaign every rank sees; with anything else the others would wait.
         if world.size > 1 and not isinstance(error, CampaignError):
             raise
-        if world.rank == 0:
-            print(f"cytomill: {error}", file=sys.stderr)
-        code = 2
+        code = _refuse(error) if world.rank == 0 else 2
     world.finish()
     return code
 

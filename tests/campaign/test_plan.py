@@ -162,7 +162,8 @@ def test_times_are_refined_by_an_earlier_launch_and_by_what_is_done(tmp_path):
     assert after.done == {"histograms": 8, "background": 8, "mixture": 0}
     assert rows(after)["histograms"].seconds == rows(after)["mixture"].seconds == 0
     assert rows(after)["posterior"].seconds == rows(before)["posterior"].seconds
-    assert "16 units are done already" in printed(after)
+    units = sum(needs.units for needs in after.stages)
+    assert f"16 of {units} units are done already" in printed(after)
     # A third dataset of the same folder takes the measured rate.
     np.save(tmp_path / "gamma.npy", phantom())
     grown = write_campaign(tmp_path, [tmp_path / f"{name}.npy" for name in ("alpha", "beta", "gamma")])
@@ -190,3 +191,19 @@ def test_too_little_room_on_the_disk_is_said(tmp_path, monkeypatch):
 def test_numbers_of_ranks_that_make_no_sense_are_refused(tmp_path, ranks, local):
     with pytest.raises(CampaignError, match="ranks"):
         make_plan(small_campaign(tmp_path), ranks, local)
+
+
+def test_core_hours_are_the_wall_time_of_all_ranks(tmp_path):
+    """A reader multiplies one figure of the line by another and must get the third."""
+    plan = make_plan(small_campaign(tmp_path), 4, limit=ROOMY)
+    assert f"{plan.wall_seconds * 4 / 3600:.2g} core-hours" in printed(plan)
+
+
+def test_a_stage_that_has_begun_is_planned_with_its_own_units(tmp_path):
+    campaign = small_campaign(tmp_path)
+    run_waves(campaign)
+    other = load_campaign(campaign.source, ["run.slices_per_unit=4"])
+    plan = make_plan(other, limit=ROOMY)
+    total = sum(needs.units for needs in plan.stages)
+    assert sum(plan.done.values()) == total
+    assert f"{total} of {total} units are done already" in printed(plan)

@@ -11,6 +11,7 @@ import platform
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,7 @@ def _check_writing(world: World, folder: Path) -> list[Check]:
     path = folder / f".cytomill-doctor-{world.rank}-{secrets.token_hex(4)}"
     seconds, trouble = 0.0, ""
     data = os.urandom(2**20)
+    made = not folder.exists()
     world.barrier()
     try:
         if world.rank == 0:
@@ -251,9 +253,12 @@ def _check_writing(world: World, folder: Path) -> list[Check]:
         path.unlink()
     except OSError as error:
         trouble = trouble or f"it cannot be written ({error.strerror})"
-        if folder.is_dir():  # a full disk leaves a part of the file
+        with suppress(OSError):  # a full disk leaves a part of the file; on a read-only one there is none
             path.unlink(missing_ok=True)
     found = _everywhere(world, (seconds, trouble))
+    if made and world.rank == 0:
+        with suppress(OSError):  # it is not this test's business to leave a folder
+            folder.rmdir()
     troubles = {f"rank {rank}: {trouble}" for rank, (_, trouble) in enumerate(found) if trouble}
     if troubles:
         advice = "choose an output folder that every rank can write to"

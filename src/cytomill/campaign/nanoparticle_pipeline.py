@@ -24,6 +24,7 @@ class NanoparticlePipeline(Pipeline):
     """Intensity mixture, posterior, labels and measurements of nanoparticles."""
 
     config = NanoparticleSegConfig
+    previews = True
 
     def order(self) -> Sequence[str]:
         from cytomill.nanoparticles.stages import ORDER

@@ -75,9 +75,12 @@ class Pipeline(ABC):
     ----------
     config : type
         Dataclass of its options.
+    previews : bool
+        Whether `preview` shows slices.
     """
 
     config: type
+    previews: bool = False
 
     @abstractmethod
     def order(self) -> Sequence[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -239,12 +239,14 @@ def _take_into_account(plan: CampaignPlan, ledger: LedgerState) -> None:
     for needs in plan.stages:
         known = ledger.stages.get((needs.dataset, needs.stage))
         seconds = needs.cost / rates[needs.stage] if needs.stage in rates else needs.seconds
+        units = needs.units
         if known is not None:
+            units = len(known.units)  # a stage that has begun keeps its units
             done[needs.stage] += len(known.done)
             cost = sum(unit.cost for unit in known.units)
             left = sum(unit.cost for unit in known.units if unit.index not in known.done)
             seconds *= left / cost if cost else float(known.reduced is None)
-        stages.append(replace(needs, seconds=seconds))
+        stages.append(replace(needs, units=units, seconds=seconds))
     plan.stages, plan.done, plan.measured = stages, dict(done), sorted(rates)
 
 
@@ -336,15 +338,19 @@ def _totals(plan: CampaignPlan) -> Sequence[str]:
         f"a node; the limit here is {bytes_text(plan.memory_limit_bytes)}",
         f"disk: about {bytes_text(plan.disk_bytes)} in at most {count_text(plan.files)} files "
         f"({bytes_text(plan.raw_bytes)} before compression); {bytes_text(plan.free_disk_bytes)} are free",
-        f"time: about {seconds_text(plan.wall_seconds)} on {_ranks(plan)}, "
-        f"{plan.core_seconds / 3600:.2g} core-hours ({_basis(plan.measured, plan.done)})",
+        f"time: about {seconds_text(plan.wall_seconds)} on {_ranks(plan)}, start and reports included: "
+        f"{plan.wall_seconds * plan.ranks / 3600:.2g} core-hours ({_basis(plan)})",
         "flags for a job script such as that of docs/cluster.md, whose trap passes USR1 on:",
         "sbatch " + " ".join(plan.sbatch),
     ]
     return [*lines, f"refused: {plan.refusal}"] if plan.refusal else lines
 
 
-def _basis(measured: Sequence[str], done: Mapping[str, int]) -> str:
-    basis = "from rates measured in this folder" if measured else "from assumed rates"
-    units = sum(done.values())
-    return f"{basis}; {count_text(units)} units are done already" if units else basis
+def _basis(plan: CampaignPlan) -> str:
+    basis = "from rates measured in this folder" if plan.measured else "from assumed rates"
+    done, units = sum(plan.done.values()), sum(stage.units for stage in plan.stages)
+    if not done:
+        return basis
+    said = f"{count_text(done)} of {count_text(units)} units are done already"
+    # What was changed since is found by the run, which reads the whole ledger for it.
+    return f"{basis}; {said}" if done < units else f"{said}; what a change has done again is not counted"

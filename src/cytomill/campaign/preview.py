@@ -14,8 +14,8 @@ from cytomill.storage.durable import write_atomic
 PREVIEW = "preview.html"
 
 
-def preview(source: Path, overrides: Sequence[str], slices: int) -> Path:
-    """Write the contact sheet of a campaign; returns its path.
+def preview(source: Path, overrides: Sequence[str], slices: int) -> tuple[Path, dict[str, str]]:
+    """Write the contact sheet of a campaign.
 
     The fit is that of the chosen slices alone, so that nothing else is read.
 
@@ -28,6 +28,13 @@ def preview(source: Path, overrides: Sequence[str], slices: int) -> Path:
     slices : int
         Slices a dataset, spread evenly over the stack.
 
+    Returns
+    -------
+    path : Path
+        The sheet.
+    missing : dict of str to str
+        Datasets of which it should show slices and shows none, and why.
+
     Raises
     ------
     ValueError
@@ -37,13 +44,16 @@ def preview(source: Path, overrides: Sequence[str], slices: int) -> Path:
         raise ValueError(f"--preview {slices}: expected 1 slice or more")
     campaign = load_campaign(source, overrides)
     opened = open_datasets(campaign)
-    sheets = []
+    sheets, missing = [], {}
     for dataset in campaign.datasets:
         if dataset.name in opened.states:
-            sheets.append(PIPELINES[dataset.pipeline].preview(opened.states[dataset.name], slices))
+            sheet = PIPELINES[dataset.pipeline].preview(opened.states[dataset.name], slices)
         else:
-            sheets.append(PreviewDataset(dataset.name, notes=(opened.set_aside[dataset.name],)))
+            sheet = PreviewDataset(dataset.name, notes=(opened.set_aside[dataset.name],))
+        sheets.append(sheet)
+        if not sheet.slices and PIPELINES[dataset.pipeline].previews:
+            missing[dataset.name] = " ".join(sheet.notes)
     campaign.output.mkdir(parents=True, exist_ok=True)
     path = campaign.output / PREVIEW
     write_atomic(path, render_preview(PreviewReport(campaign.name, sheets)).encode())
-    return path
+    return path, missing
