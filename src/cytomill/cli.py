@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _refuse(error: ValueError | OSError | RuntimeError) -> int:
-    """Say why nothing was done; a bug, which is of another kind than our own sentences, keeps its traceback."""
+    """Say why nothing was done; a bug, of another kind than our own sentences, keeps its traceback."""
     said = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         said = f"{error.filename}: {error.strerror}"
