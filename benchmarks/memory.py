@@ -3,7 +3,8 @@
 Every case is a stack made by tiling a small phantom, run by ``cytomill run`` in a process of its own; the
 figures are those of the run's own telemetry, which forgets the peak before each stage.  A stage holds
 what was promised where ``measured <= predicted <= 1.25 * measured``.  The promise says something only
-where a unit is large against the imports: the stacks make a unit several times the baseline.
+where a unit is large against the imports: the stacks make a unit several times the baseline. What rank 0
+needs to put the results of all units together has a row of its own where it is large.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Case:
         Write the stack as ``.mrc.gz``, which has to be converted first.
     load : float
         Share of voxels that are particle.
+    single_voxels : bool
+        Make one voxel of 27 bright in place of particles, so that there are millions of clusters.
     """
 
     name: str
@@ -69,6 +72,7 @@ class Case:
     options: str = ""
     compressed: bool = False
     load: float = 0.02
+    single_voxels: bool = False
 
 
 #: Units of 1 to 3 GB.
@@ -81,6 +85,15 @@ CASES = (
     Case("downsampled", (24, 8192, 8192), shards=(3, 4096, 4096), options="downsample = [2, 2, 2]"),
     Case("compressed MRC", (10, 8192, 8192), "uint16", shards=(5, 8192, 8192), compressed=True),
     Case("as planned", (32, 4096, 4096), chunks=(1, 1024, 1024), shards=(0, 0, 0), block=(0, 0, 0)),
+    Case(
+        "5 million clusters",
+        (33, 2048, 2048),
+        chunks=(1, 1024, 1024),
+        shards=(0, 0, 0),
+        block=(0, 0, 0),
+        options="radius = 0\nmin_particle_size = 1",
+        single_voxels=True,
+    ),
 )
 
 
@@ -117,8 +130,13 @@ class StagePeak:
 def tiled_phantom(case: Case) -> np.ndarray:
     """A few distinct slices that are repeated along every axis: (D, tile, tile)."""
     tile = min(_TILE, *case.shape[1:])
-    phantom = NanoparticlePhantom((4, tile, tile), seed=11, load=case.load, dtype=case.dtype)
-    return np.stack([phantom.slice(z)[0] for z in range(4)])
+    depth = 3 if case.single_voxels else 4
+    load = 0.0 if case.single_voxels else case.load
+    phantom = NanoparticlePhantom((depth, tile, tile), seed=11, load=load, dtype=case.dtype)
+    stack = np.stack([phantom.slice(z)[0] for z in range(depth)])
+    if case.single_voxels:
+        stack[1, 1::3, 1::3] = stack[1, 1::3, 1::3] // 2 + 150
+    return stack
 
 
 def _slab(tile: np.ndarray, first: int, stop: int, shape: Sequence[int]) -> np.ndarray:
@@ -210,9 +228,12 @@ def stage_peaks(case: str, results: Path) -> list[StagePeak]:
     found: dict[str, tuple[int, int]] = {}
     baseline = 0
     for event in read_events(results / TELEMETRY):
-        if event["kind"] != "stage":
+        if event["kind"] == "reduce" and event["predicted_bytes"] > 2 * baseline > 0:
+            name = f"{event['stage']}: rank 0"
+        elif event["kind"] == "stage":
+            name = ", ".join(event["stages"])
+        else:
             continue
-        name = ", ".join(event["stages"])
         if name == MixtureStage.name:  # it has no units: what is predicted is the baseline
             baseline = max(baseline, event["predicted_bytes"])
             continue

@@ -61,9 +61,9 @@ class CountedEngine(Engine):
         self.computed.append((stage.dataset, stage.name, u))
         return super()._attempt(stage, plan, u, child, waited)
 
-    def _reduce_stage(self, stage, plan, i, fresh):
+    def _reduce_stage(self, stage, plan, finished):
         self.reduced.append((stage.dataset, stage.name))
-        return super()._reduce_stage(stage, plan, i, fresh)
+        return super()._reduce_stage(stage, plan, finished)
 
 
 def run_waves(campaign: Campaign, until: str | None = None, attempts: int = 3) -> CountedEngine:

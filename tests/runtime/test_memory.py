@@ -86,15 +86,32 @@ def test_a_plan_that_cannot_fit_is_refused_with_figures(monkeypatch):
     monkeypatch.setattr(memory, "_measured", None)
     assert memory.predicted_peak_bytes(540_000_000) == 10**9
     limit = memory.MemoryLimit(4 * GB, "Slurm's grant")
-    memory.check_fits(540_000_000, 4, limit)
+    memory.check_fits(memory.Demand(540_000_000), 4, limit)
     with pytest.raises(memory.PlanDoesNotFit) as refused:
-        memory.check_fits(1_540_000_000, 4, limit)
+        memory.check_fits(memory.Demand(1_540_000_000), 4, limit)
     sentence = str(refused.value)
     for figure in ("4 ranks need 8.00 GB", "460 MB", "1540 MB", "Slurm's grant is 4.00 GB"):
         assert figure in sentence
     assert "start at most 2 a node" in sentence and "at most 540 MB each" in sentence
     with pytest.raises(memory.PlanDoesNotFit, match="1 rank needs"):
-        memory.check_fits(8 * GB, 1, limit)
+        memory.check_fits(memory.Demand(8 * GB), 1, limit)
+
+
+def test_what_rank_0_puts_together_counts_once_a_node(monkeypatch):
+    monkeypatch.setattr(memory, "_measured", None)
+    limit = memory.MemoryLimit(4 * GB, "Slurm's grant")
+    memory.check_fits(memory.Demand(100_000_000, 2_000_000_000), 4, limit)
+    with pytest.raises(memory.PlanDoesNotFit) as refused:
+        memory.check_fits(memory.Demand(100_000_000, 2_500_000_000), 4, limit)
+    for figure in ("rank 0 needs 2.50 GB", "4.34 GB", "4 x 460 MB", "Slurm's grant is 4.00 GB"):
+        assert figure in str(refused.value)
+
+
+def test_a_wave_holds_the_partial_results_of_all_its_stages():
+    wave = [(300, 80, 500), (200, 40, 0)]
+    assert memory.Demand.of_wave(wave, 4) == memory.Demand(300 + 30, 500 + 30)
+    assert memory.Demand.of_wave([(300, 80, 0)], 1) == memory.Demand(380, 0)
+    assert memory.Demand(5, 2) | memory.Demand(1, 9) == memory.Demand(5, 9)
 
 
 def test_the_measured_baseline_replaces_the_planning_figure(monkeypatch):

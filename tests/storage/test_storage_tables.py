@@ -38,7 +38,7 @@ def test_the_same_table_gives_the_same_bytes(tmp_path, frame):
 
 
 def test_csv_can_be_left_out(tmp_path, frame):
-    assert len(write_table(frame, tmp_path / "a", csv=False)) == 1
+    assert len(write_table(frame, tmp_path / "a", with_csv=False)) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
     assert read_table(tmp_path / "a.parquet").attrs == {}
 
@@ -55,3 +55,21 @@ def test_missing_and_damaged_tables_get_a_sentence(tmp_path, frame):
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(VolumeError, match="cannot be read"):
         read_table(tmp_path / "a")
+
+
+def test_a_table_in_parts_is_read_as_one(tmp_path, frame):
+    write_table(iter([frame.iloc[:1], frame.iloc[1:]]), tmp_path / "parts", metadata={"a": 1})
+    write_table(frame, tmp_path / "whole", metadata={"a": 1})
+    pd.testing.assert_frame_equal(read_table(tmp_path / "parts"), read_table(tmp_path / "whole"))
+    assert read_table(tmp_path / "parts").attrs == {"a": 1}
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_parts_that_differ_leave_the_older_table(tmp_path, frame):
+    write_table(frame, tmp_path / "a")
+    before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    for parts in (iter([frame, frame.drop(columns="note")]), iter([])):
+        with pytest.raises(ValueError):
+            write_table(parts, tmp_path / "a")
+        assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
+

@@ -25,13 +25,14 @@ from cytomill.reports.quantities import bytes_text, count_text, seconds_text
 from cytomill.reports.terminal import MANY, PlanRow, fold_plan, plan_table
 from cytomill.runtime.ledger import JOURNALS, LedgerState, replay
 from cytomill.runtime.memory import (
+    Demand,
     MemoryLimit,
     PlanDoesNotFit,
     check_fits,
     memory_limit,
     predicted_peak_bytes,
 )
-from cytomill.runtime.needs import StageNeeds
+from cytomill.runtime.needs import StageNeeds, demand_of
 from cytomill.runtime.telemetry import read_events
 
 #: Start of a launch and its reports, beside the stages: imports, kernels from the cache, pages.
@@ -100,8 +101,19 @@ class CampaignPlan:
 
     @property
     def peak_bytes(self) -> int:
-        """Predicted peak memory of a rank."""
-        return predicted_peak_bytes(max((stage.memory_bytes for stage in self.stages), default=0))
+        """Predicted peak memory of a rank, rank 0's when it puts results together left aside."""
+        return predicted_peak_bytes(self.demand.unit_bytes)
+
+    @property
+    def node_bytes(self) -> int:
+        """Predicted peak memory of the node that needs most: that of rank 0."""
+        reducing = predicted_peak_bytes(0) * self.local_ranks + self.demand.reduce_bytes
+        return max(self.peak_bytes * self.local_ranks, reducing)
+
+    @property
+    def demand(self) -> Demand:
+        """Memory beside the imports."""
+        return demand_of(self.stages, self.ranks)
 
     @property
     def raw_bytes(self) -> int:
@@ -143,7 +155,7 @@ class CampaignPlan:
         flags = [f"--ntasks={self.ranks}"]
         if self.local_ranks < self.ranks:
             flags.append(f"--ntasks-per-node={self.local_ranks}")
-        memory = math.ceil(self.peak_bytes * self.local_ranks * MEMORY_MARGIN / _GIB)
+        memory = math.ceil(self.node_bytes * MEMORY_MARGIN / _GIB)
         minutes = 5 * math.ceil((self.wall_seconds * TIME_MARGIN + TIME_MARGIN_S) / 300)
         return [
             *flags,
@@ -271,7 +283,7 @@ def _check_memory(plan: CampaignPlan, campaign: Campaign, limit: MemoryLimit | N
     limit = memory_limit() if limit is None else limit
     plan.memory_limit_bytes = limit.bytes
     try:
-        check_fits(max((s.memory_bytes for s in plan.stages), default=0), plan.local_ranks, limit)
+        check_fits(plan.demand, plan.local_ranks, limit)
     except PlanDoesNotFit as refusal:
         plan.fits, plan.refusal = False, str(refusal)
 
@@ -334,8 +346,8 @@ def _totals(plan: CampaignPlan) -> Sequence[str]:
     if not plan.stages:
         return [plan.refusal]
     lines = [
-        f"memory: {bytes_text(plan.peak_bytes)} a rank, {bytes_text(plan.peak_bytes * plan.local_ranks)} "
-        f"a node; the limit here is {bytes_text(plan.memory_limit_bytes)}",
+        f"memory: {bytes_text(plan.peak_bytes)} a rank, {bytes_text(plan.node_bytes)} a node{_merging(plan)}"
+        f"; the limit here is {bytes_text(plan.memory_limit_bytes)}",
         f"disk: about {bytes_text(plan.disk_bytes)} in at most {count_text(plan.files)} files "
         f"({bytes_text(plan.raw_bytes)} before compression); {bytes_text(plan.free_disk_bytes)} are free",
         f"time: about {seconds_text(plan.wall_seconds)} on {_ranks(plan)}, start and reports included: "
@@ -344,6 +356,13 @@ def _totals(plan: CampaignPlan) -> Sequence[str]:
         "sbatch " + " ".join(plan.sbatch),
     ]
     return [*lines, f"refused: {plan.refusal}"] if plan.refusal else lines
+
+
+def _merging(plan: CampaignPlan) -> str:
+    """Said where rank 0 needs more to put results together than for a unit."""
+    if plan.demand.reduce_bytes <= plan.demand.unit_bytes:
+        return ""
+    return f", of which rank 0 may need {bytes_text(plan.demand.reduce_bytes)} to put results together"
 
 
 def _basis(plan: CampaignPlan) -> str:

@@ -48,8 +48,8 @@ def stage_timings(events: Iterable[Mapping[str, Any]]) -> dict[str, list[StageTi
                 first_last = span[key].setdefault(event["launch"], [end - seconds, end])
                 first_last[0] = min(first_last[0], end - seconds)
                 first_last[1] = max(first_last[1], end)
-        elif kind == "stage":
-            for stage in event["stages"]:
+        elif kind in ("stage", "reduce"):
+            for stage in event.get("stages") or [event["stage"]]:
                 peaks[stage][rank] = max(peaks[stage].get(rank, 0), event["peak_bytes"])
                 predicted[stage] = max(predicted.get(stage, 0), event["predicted_bytes"])
     timings: dict[str, list[StageTiming]] = defaultdict(list)

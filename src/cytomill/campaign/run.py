@@ -42,6 +42,7 @@ from cytomill.runtime.launcher import check_world, launched_first
 from cytomill.runtime.ledger import Journal, LedgerState, replay
 from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
 from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
+from cytomill.runtime.needs import StageNeeds, demand_of
 from cytomill.runtime.numba_cache import cache_filled, warm
 from cytomill.runtime.planning import Policy, changes_sentence, damage_sentence
 from cytomill.runtime.ranks import World, connect, install_abort_hook
@@ -319,15 +320,14 @@ def _check_memory(world: World, opened: OpenCampaign, ledger: LedgerState | None
     """Refuse, before the first unit, a campaign one of whose stages to come cannot fit (collective)."""
     refusal = ""
     if ledger is not None:
-        sizes = [0]
+        to_come: list[StageNeeds] = []
         for dataset in opened.campaign.datasets:
             if dataset.name in opened.states:
                 # A look of its own at the header: planning pretends results that are not there yet.
-                for needs in estimate(opened.campaign, dataset, world.size, dict(opened.states)):
-                    if (dataset.name, needs.stage) not in ledger.stages:
-                        sizes.append(needs.memory_bytes)
+                stages = estimate(opened.campaign, dataset, world.size, dict(opened.states))
+                to_come += [s for s in stages if (dataset.name, s.stage) not in ledger.stages]
         try:
-            check_fits(max(sizes), world.local_size, policy.memory)
+            check_fits(demand_of(to_come, world.size), world.local_size, policy.memory)
         except PlanDoesNotFit as problem:
             refusal = str(problem)
     refusal = world.bcast(refusal)

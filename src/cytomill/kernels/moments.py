@@ -27,7 +27,6 @@ SUM_COLUMNS = (
 )  # fmt: skip
 
 _LOW, _HIGH, _ORIGIN, _FIRST, _SECOND = slice(2, 5), slice(5, 8), slice(8, 11), slice(11, 14), slice(14, 20)
-_ADDED = [1, *range(11, 22), 23]
 #: Axes of the six second moments, in the order of their columns.
 _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
@@ -185,17 +184,58 @@ def block_sums(
     return sums
 
 
-def _shift(sums: np.ndarray, step: np.ndarray) -> None:
-    """Move every row's origin back by `step` voxels, (N, 3) int64, in place.
+@njit(nogil=True, cache=True)
+def _shift(row, dz, dy, dx):
+    """Move one row's origin back by a step of voxels, in place.
 
     Integers wrap around, so that the result is exact wherever it fits, whatever lies between.
     """
-    count, first = sums[:, 1], sums[:, _FIRST].copy()
-    for column, (i, j) in zip(range(_SECOND.start, _SECOND.stop), _PAIRS, strict=True):
-        sums[:, column] += step[:, i] * first[:, j] + step[:, j] * first[:, i]
-        sums[:, column] += count * step[:, i] * step[:, j]
-    sums[:, _FIRST] += count[:, None] * step
-    sums[:, _ORIGIN] -= step
+    count, z, y, x = row[1], row[11], row[12], row[13]
+    row[14] += 2 * dz * z + count * dz * dz
+    row[15] += 2 * dy * y + count * dy * dy
+    row[16] += 2 * dx * x + count * dx * dx
+    row[17] += dz * y + dy * z + count * dz * dy
+    row[18] += dz * x + dx * z + count * dz * dx
+    row[19] += dy * x + dx * y + count * dy * dx
+    row[11] += count * dz
+    row[12] += count * dy
+    row[13] += count * dx
+    row[8] -= dz
+    row[9] -= dy
+    row[10] -= dx
+
+
+@njit(nogil=True, cache=True)
+def _centre(sums):
+    # About the voxel nearest the centroid nothing is lost when the mean's square is taken off.
+    for row in sums:
+        dz, dy, dx = -np.rint(row[11] / row[1]), -np.rint(row[12] / row[1]), -np.rint(row[13] / row[1])
+        _shift(row, np.int64(dz), np.int64(dy), np.int64(dx))
+
+
+@njit(nogil=True, cache=True)
+def _merge_boxes(merged, slot, rows):
+    for i in range(len(rows)):
+        target, row = merged[slot[i]], rows[i]
+        for column in range(2, 5):
+            target[column] = min(target[column], row[column])
+        for column in range(5, 8):
+            target[column] = max(target[column], row[column])
+
+
+@njit(nogil=True, cache=True)
+def _merge_moments(merged, slot, rows):
+    moved = np.empty(rows.shape[1], np.int64)
+    for i in range(len(rows)):
+        target = merged[slot[i]]
+        moved[:] = rows[i]
+        _shift(moved, moved[8] - target[8], moved[9] - target[9], moved[10] - target[10])
+        target[1] += moved[1]
+        for column in range(11, 22):
+            target[column] += moved[column]
+        target[22] = max(target[22], moved[22])
+        target[23] += moved[23]
+        target[24] = max(target[24], moved[24])
 
 
 def merge_sums(rows: np.ndarray) -> np.ndarray:
@@ -216,21 +256,17 @@ def merge_sums(rows: np.ndarray) -> np.ndarray:
     ValueError
         For a label so large that its moments overflow.
     """
-    if not len(rows):
-        return np.empty((0, len(SUM_COLUMNS)), np.int64)
-    rows = rows[np.argsort(rows[:, 0], kind="stable")]
-    begins = np.flatnonzero(np.diff(rows[:, 0], prepend=rows[0, 0] - 1))
-    repeats = np.diff(begins, append=len(rows))
-    low = np.minimum.reduceat(rows[:, _LOW], begins)
-    _shift(rows, rows[:, _ORIGIN] - np.repeat(low, repeats, axis=0))
-    merged = rows[begins]
-    merged[:, _LOW] = low
-    merged[:, _HIGH] = np.maximum.reduceat(rows[:, _HIGH], begins)
-    merged[:, _ADDED] = np.add.reduceat(rows[:, _ADDED], begins)
-    merged[:, 22] = np.maximum.reduceat(rows[:, 22], begins)
-    extents = (merged[:, _HIGH] - merged[:, _LOW]).max(axis=1)
-    worst = np.argmax(merged[:, 1] * extents.astype(np.float64) ** 2)
-    _check_range(int(merged[worst, 1]), int(extents[worst]), f"label {merged[worst, 0]}")
+    ids, slot = np.unique(rows[:, 0], return_inverse=True)
+    merged = np.zeros((ids.size, len(SUM_COLUMNS)), np.int64)
+    merged[:, 0] = ids
+    merged[:, _LOW] = np.iinfo(np.int64).max
+    _merge_boxes(merged, slot, rows)
+    merged[:, _ORIGIN] = merged[:, _LOW]
+    _merge_moments(merged, slot, rows)
+    if ids.size:
+        extents = (merged[:, _HIGH] - merged[:, _LOW]).max(axis=1)
+        worst = np.argmax(merged[:, 1] * extents.astype(np.float64) ** 2)
+        _check_range(int(merged[worst, 1]), int(extents[worst]), f"label {merged[worst, 0]}")
     return merged
 
 
@@ -253,9 +289,7 @@ def covariances(sums: np.ndarray) -> np.ndarray:
         In voxels², population covariance (divided by the voxel count).
     """
     centred = sums.copy()
-    # About the voxel nearest the centroid nothing is lost when the mean's square is taken off.
-    step = -np.rint(sums[:, _FIRST] / sums[:, 1:2]).astype(np.int64)
-    _shift(centred, step)
+    _centre(centred)
     mean = centred[:, _FIRST] / centred[:, 1:2]
     second = centred[:, _SECOND] / centred[:, 1:2]
     matrices = np.empty((len(sums), 3, 3))

@@ -6,7 +6,7 @@ the table is the same to the last bit whatever the blocks were.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -45,6 +45,13 @@ COLUMN_METADATA = {
     "mean_posterior": "mean posterior over the label's voxels; empty without a posterior",
     "posterior_volume_um3": "sum of the posterior times the volume of a voxel, µm³",
 }
+
+#: Rows of a part of the table, also of a row group of its Parquet file.
+PART_ROWS = 1 << 16
+#: Bytes of a row of sums, and of its place while rows are merged.
+ROW_BYTES, ORDER_BYTES = 8 * len(SUM_COLUMNS), 40
+#: Bytes of a row of the table, with all that it is made by and written from.
+TABLE_ROW_BYTES = 1600
 
 
 def measure_unit(
@@ -96,6 +103,12 @@ def merge_measurements(partials: dict[str, np.ndarray]) -> np.ndarray:
     return merge_sums(partials["particles"])
 
 
+def merging_bytes(rows: int, labels: int) -> int:
+    """Peak bytes of :func:`merge_measurements`, its rows included, then of the tables of its labels."""
+    part = TABLE_ROW_BYTES * min(labels, PART_ROWS)
+    return (ROW_BYTES + ORDER_BYTES) * rows + ROW_BYTES * labels + part
+
+
 def ellipsoid_axes_nm(sums: np.ndarray, voxel_size_nm: Sequence[float]) -> np.ndarray:
     """Return the full axes of the ellipsoid with each label's moments of inertia.
 
@@ -120,6 +133,17 @@ def ellipsoid_axes_nm(sums: np.ndarray, voxel_size_nm: Sequence[float]) -> np.nd
     matter = covariances(sums) * np.outer(size, size) + np.diag(size**2 / 12)
     variances = np.linalg.eigvalsh(matter)[:, ::-1]
     return 2 * np.sqrt(5 * np.maximum(variances, 0))
+
+
+def particle_tables(
+    sums: np.ndarray, voxel_size_nm: Sequence[float], origin_nm: Sequence[float] = (0.0, 0.0, 0.0)
+) -> Iterator[pd.DataFrame]:
+    """Yield what :func:`particle_table` returns in parts of :data:`PART_ROWS` rows, one at least.
+
+    A table and what it is made by take five times the bytes of the sums: a gigabyte for a million clusters.
+    """
+    for first in range(0, max(len(sums), 1), PART_ROWS):
+        yield particle_table(sums[first : first + PART_ROWS], voxel_size_nm, origin_nm)
 
 
 def particle_table(

@@ -95,6 +95,8 @@ def _needs(state: DatasetState, stage: Stage) -> StageNeeds:
         cost=cost,
         largest_cost=max((unit.cost for unit in units), default=0.0),
         memory_bytes=stage.memory_bytes(units),
+        partial_bytes=stage.partial_bytes(),
+        reduce_bytes=stage.reduce_bytes(),
         read_amplification=_amplification(state, stage),
         seconds=seconds,
         volumes=_volumes(state, stage),

@@ -10,7 +10,7 @@ from cytomill.kernels.histogram import histogram_256
 from cytomill.kernels.labelling import label_volume
 from cytomill.kernels.lookup import apply_table
 from cytomill.nanoparticles.downsample import downsample_posterior
-from cytomill.nanoparticles.measurements import measure_unit, merge_measurements
+from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
 from cytomill.nanoparticles.weights import solve_pi
 
 
@@ -29,5 +29,6 @@ def warm_kernels() -> None:
         posterior = apply_table(image, np.linspace(0, 1 if dtype == np.float16 else 255, 256).astype(dtype))
         downsample_posterior(posterior, (1, 5, 5))
         labels = label_volume(posterior, 0.5)
-        merge_measurements(measure_unit(labels, ((0, 4), (0, 64), (0, 64)), posterior, image))
+        sums = merge_measurements(measure_unit(labels, ((0, 4), (0, 64), (0, 64)), posterior, image))
+        particle_table(sums, (1.0, 1.0, 1.0))
     measure_unit(labels, ((0, 4), (0, 64), (0, 64)), posterior, image.astype(np.uint16))

@@ -66,6 +66,8 @@ def _needs(state: PartitionState, stage: Stage) -> StageNeeds:
         cost=cost,
         largest_cost=max((unit.cost for unit in units), default=0.0),
         memory_bytes=_memory(state, stage, units),
+        partial_bytes=stage.partial_bytes(),
+        reduce_bytes=stage.reduce_bytes(),
         seconds=cost / VOXELS_PER_SECOND[stage.name] if units else TABLE_SECONDS * (stage.name == "tables"),
         volumes=_volumes(state, stage),
     )

@@ -103,7 +103,9 @@ def digest_of(value: Any) -> str:
 
 
 def concatenate(parts: list[Arrays]) -> Arrays:
-    """Join partial results along axis 0, in the order given.
+    """Join partial results along axis 0, in the order given; takes them out of `parts` as it goes.
+
+    So there are never two copies of all of them.
 
     Raises
     ------
@@ -116,4 +118,14 @@ def concatenate(parts: list[Arrays]) -> Arrays:
     for part in parts:
         if set(part) != names:
             raise ValueError(f"partial results differ in their names: {sorted(names)} and {sorted(part)}")
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: _join([part.pop(name) for part in parts]) for name in list(parts[0])}
+
+
+def _join(pieces: list[np.ndarray]) -> np.ndarray:
+    rows = sum(len(piece) for piece in pieces)
+    joined = np.empty((rows, *pieces[0].shape[1:]), np.result_type(*pieces))
+    while pieces:
+        piece = pieces.pop()
+        joined[rows - len(piece) : rows] = piece
+        rows -= len(piece)
+    return joined

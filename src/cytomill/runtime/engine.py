@@ -13,6 +13,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from cytomill.runtime.arrays import concatenate
@@ -20,12 +21,12 @@ from cytomill.runtime.failures import JobFailed, Refused, Stopped, is_environmen
 from cytomill.runtime.ledger import Journal, LedgerState, UnitDone
 from cytomill.runtime.memory import PlanDoesNotFit, own_share, predicted_peak_bytes
 from cytomill.runtime.partials import Incomplete, partials_in_order
-from cytomill.runtime.planning import Policy, StagePlan, WavePlanner, children_of
+from cytomill.runtime.planning import Policy, StagePlan, WavePlanner, children_of, wave_demand
 from cytomill.runtime.ranks import World
 from cytomill.runtime.sharing import make_sharing, spread
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage
 from cytomill.runtime.suspects import ChildInterrupted, few_children_sentence, run_in_child
-from cytomill.runtime.telemetry import Progress, Telemetry, peak_memory_bytes, reset_peak_memory
+from cytomill.runtime.telemetry import Progress, Telemetry
 from cytomill.storage.durable import ShardRecord, seal
 
 log = logging.getLogger(__name__)
@@ -141,16 +142,9 @@ class Engine:
         if not live:
             return
         names = sorted({stages[i].name for i in live})
-        reset_peak_memory()
-        began = time.monotonic()
-        finished = self._run_units(stages, plans, live, names)
-        self.telemetry.event(
-            "stage",
-            stages=names,
-            seconds=time.monotonic() - began,
-            peak_bytes=peak_memory_bytes(),
-            predicted_bytes=predicted_peak_bytes(max(stages[i].memory_bytes(plans[i].units) for i in live)),
-        )
+        demand = wave_demand([(stages[i], plans[i].units) for i in live], self.world.size)
+        with self.telemetry.measured("stage", predicted_peak_bytes(demand.unit_bytes), stages=names):
+            finished = self._run_units(stages, plans, live, names)
         self._reduce(stages, plans, live, finished)
 
     def agree_on_stop(self) -> None:
@@ -361,18 +355,17 @@ class Engine:
     def _reduce(
         self, stages: Sequence[Stage], plans: list[StagePlan], live: list[int], finished: Finished
     ) -> None:
-        everyones = self.world.gather(finished)
-        fresh: dict[tuple[int, int], Arrays] = {}
-        if self.world.rank == 0:
-            for i, u, (partials, records) in (entry for ranks in everyones for entry in ranks):
-                fresh[i, u] = partials
-                known = self.state.stages[stages[i].dataset, stages[i].name]
-                known.done[u] = UnitDone(records, None, self.journal.launch, self.world.rank, 0.0)
+        mine: dict[int, list[tuple[int, Outcome]]] = {i: [] for i in live}
+        for i, u, outcome in finished:
+            mine[i].append((u, outcome))
+        finished.clear()
         for i in live:
             stage = stages[i]
+            # Stage by stage: rank 0 never holds the partial results of two datasets.
+            everyones = self.world.gather(mine.pop(i))
             answer: tuple[Arrays | None, str] = (None, "")
             if self.world.rank == 0:
-                answer = self._reduce_stage(stage, plans[i], i, fresh)
+                answer = self._reduce_stage(stage, plans[i], dict(chain.from_iterable(everyones)))
             result, why = self.world.bcast(answer)
             if result is None:
                 self.set_aside[stage.dataset] = why
@@ -380,21 +373,26 @@ class Engine:
                 self._call(stage, "accept", lambda stage=stage, result=result: stage.accept(result))
 
     def _reduce_stage(
-        self, stage: Stage, plan: StagePlan, i: int, fresh: dict[tuple[int, int], Arrays]
+        self, stage: Stage, plan: StagePlan, finished: dict[int, Outcome]
     ) -> tuple[Arrays | None, str]:
         known = self.state.stages[stage.dataset, stage.name]
+        for u, (_, records) in finished.items():
+            known.done[u] = UnitDone(records, None, self.journal.launch, self.world.rank, 0.0)
+        fresh = {u: partials for u, (partials, _) in finished.items()}
         try:
-            parts = partials_in_order(self.root, known, fresh, i, self.policy.attempts)
+            parts = partials_in_order(self.root, known, fresh, self.policy.attempts)
         except Incomplete as why:
             return None, str(why)
-        try:
-            result = self._call(stage, "reduce", lambda: stage.reduce(concatenate(parts)))
-        except DatasetRefused as refusal:
-            self.journal.refused(plan.epoch, str(refusal))
-            return None, str(refusal)
-        self._call(
-            stage,
-            "commit of its result",
-            lambda: self.journal.reduced(plan.epoch, result, seal(stage.files(), self.root)),
-        )
+        predicted = predicted_peak_bytes(stage.reduce_bytes())
+        with self.telemetry.measured("reduce", predicted, dataset=stage.dataset, stage=stage.name):
+            try:
+                result = self._call(stage, "reduce", lambda: stage.reduce(concatenate(parts)))
+            except DatasetRefused as refusal:
+                self.journal.refused(plan.epoch, str(refusal))
+                return None, str(refusal)
+            self._call(
+                stage,
+                "commit of its result",
+                lambda: self.journal.reduced(plan.epoch, result, seal(stage.files(), self.root)),
+            )
         return result, ""

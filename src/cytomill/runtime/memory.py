@@ -1,12 +1,13 @@
 """The memory of a rank: its imports and one unit, compared with what the node allows.
 
-A rank's peak is the import baseline plus the bytes of one unit; the volume's size is not in it.
+A rank's peak is the import baseline plus the bytes of one unit; the volume's size is not in it. Beside them
+stand the small results of all units, which the ranks hold and rank 0 alone puts together in the end.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +27,37 @@ _measured: int | None = None
 
 class PlanDoesNotFit(ValueError):
     """The ranks of a node would need more memory than the node allows."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Memory that the stages of a wave need above the import baseline.
+
+    Parameters
+    ----------
+    unit_bytes : int
+        On every rank: the largest unit, and the partial results that it holds meanwhile.
+    reduce_bytes : int
+        On rank 0 alone, when the units are done.
+    """
+
+    unit_bytes: int = 0
+    reduce_bytes: int = 0
+
+    @classmethod
+    def of_wave(cls, stages: Iterable[tuple[int, int, int]], ranks: int) -> Demand:
+        """Demand of stages that run together, given as bytes of (a unit, all partial results, the reduction).
+
+        The units of a stage are shared evenly, as far as one can tell before.
+        """
+        stages = list(stages)
+        held = sum(partial for _, partial, _ in stages) // ranks
+        unit, reduction = (max((stage[i] for stage in stages), default=0) for i in (0, 2))
+        return cls(unit + held, reduction and reduction + held)
+
+    def __or__(self, other: Demand) -> Demand:
+        """Demand of both, one after the other."""
+        return Demand(max(self.unit_bytes, other.unit_bytes), max(self.reduce_bytes, other.reduce_bytes))
 
 
 @dataclass(frozen=True)
@@ -180,13 +212,12 @@ def own_share(local_rank: int, local_ranks: int, limit: MemoryLimit | None = Non
     return Share(platform.node(), local_rank, local_ranks, limit, baseline_bytes())
 
 
-def check_fits(unit_bytes: int, local_ranks: int, limit: MemoryLimit | None = None) -> None:
+def check_fits(demand: Demand, local_ranks: int, limit: MemoryLimit | None = None) -> None:
     """Refuse a plan whose ranks cannot fit on this node.
 
     Parameters
     ----------
-    unit_bytes : int
-        Bytes that the largest unit needs above the baseline.
+    demand : Demand
     local_ranks : int
         Ranks on this node.
     limit : MemoryLimit, optional
@@ -197,27 +228,28 @@ def check_fits(unit_bytes: int, local_ranks: int, limit: MemoryLimit | None = No
     PlanDoesNotFit
         If they need more than the limit.
     """
-    check_shares_fit(unit_bytes, [own_share(0, local_ranks, limit)])
+    check_shares_fit(demand, [own_share(0, local_ranks, limit)])
 
 
-def check_shares_fit(unit_bytes: int, shares: Sequence[Share]) -> None:
+def check_shares_fit(demand: Demand, shares: Sequence[Share]) -> None:
     """Refuse a plan whose ranks cannot fit on one of their nodes; names the one with the least room.
 
     Parameters
     ----------
-    unit_bytes : int
-        Bytes that the largest unit needs above the baseline.
+    demand : Demand
     shares : sequence of Share
-        One a node, or one a rank.
+        One a node, or one a rank; that of rank 0 first.
 
     Raises
     ------
     PlanDoesNotFit
         If the ranks of a node need more than its limit.
     """
+    unit_bytes = demand.unit_bytes
     share = min(shares, key=lambda share: share.limit.bytes - share.needed_bytes(unit_bytes))
     needed = share.needed_bytes(unit_bytes)
     if needed <= share.limit.bytes:
+        _check_reduction_fits(demand.reduce_bytes, shares[0])
         return
     fitting = share.limit.bytes // (share.baseline_bytes + unit_bytes)
     spare = share.limit.bytes // share.local_ranks - share.baseline_bytes
@@ -233,3 +265,14 @@ def check_shares_fit(unit_bytes: int, shares: Sequence[Share]) -> None:
         f"({share.baseline_bytes / 1e6:.0f} MB of imports and {unit_bytes / 1e6:.0f} MB for a unit each), "
         f"but {share.limit.source} is {share.limit.bytes / 1e9:.2f} GB: {', or '.join(ways)}"
     )
+
+
+def _check_reduction_fits(reduce_bytes: int, share: Share) -> None:
+    needed = share.needed_bytes(0) + reduce_bytes
+    if needed > share.limit.bytes:
+        raise PlanDoesNotFit(
+            f"rank 0 needs {reduce_bytes / 1e9:.2f} GB to put the results of all units together, "
+            f"{needed / 1e9:.2f} GB on {share.host} with the imports of its ranks "
+            f"({share.local_ranks} x {share.baseline_bytes / 1e6:.0f} MB), but {share.limit.source} is "
+            f"{share.limit.bytes / 1e9:.2f} GB: start fewer ranks a node, or ask for more memory"
+        )

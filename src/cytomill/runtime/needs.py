@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from cytomill.runtime.memory import Demand
+
 Interval = tuple[int, int]
 
 
@@ -52,6 +54,8 @@ class StageNeeds:
         Cost of the costliest unit, which bounds the stage's wall time from below.
     memory_bytes : int
         Bytes of a unit above the import baseline.
+    partial_bytes, reduce_bytes : int
+        Bytes of the partial results of all units, and what their reduction needs on rank 0.
     read_amplification : float
         Voxels decoded over voxels of the volume that is read: chunks that a read cuts are decoded
         whole, halos more than once.
@@ -68,9 +72,23 @@ class StageNeeds:
     cost: float
     largest_cost: float
     memory_bytes: int
+    partial_bytes: int = 0
+    reduce_bytes: int = 0
     read_amplification: float = 1.0
     seconds: float = 0.0
     volumes: tuple[VolumeNeeds, ...] = field(default=())
+
+
+def demand_of(needs: Iterable[StageNeeds], ranks: int) -> Demand:
+    """Memory that stages need, those of one name together and the names one after another."""
+    waves: dict[str, list[tuple[int, int, int]]] = {}
+    for stage in needs:
+        bytes_needed = (stage.memory_bytes, stage.partial_bytes, stage.reduce_bytes)
+        waves.setdefault(stage.stage, []).append(bytes_needed)
+    demand = Demand()
+    for wave in waves.values():
+        demand |= Demand.of_wave(wave, ranks)
+    return demand
 
 
 def volume_needs(

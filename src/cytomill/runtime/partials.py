@@ -14,7 +14,7 @@ class Incomplete(Exception):
 
 
 def partials_in_order(
-    root: Path, known: StageState, fresh: dict[tuple[int, int], Arrays], number: int, attempts: int
+    root: Path, known: StageState, fresh: dict[int, Arrays], attempts: int
 ) -> list[Arrays]:
     """Partial results of all units of a stage.
 
@@ -24,11 +24,8 @@ def partials_in_order(
         Campaign folder.
     known : StageState
         The stage, with its units.
-    fresh : dict of (int, int) to dict of ndarray
-        Those of this launch, by stage of the wave and unit, which are taken out; the others are read from the
-        ledger.
-    number : int
-        The stage's in the wave.
+    fresh : dict of int to dict of ndarray
+        Those of this launch by unit, which are taken out; the others are read from the ledger.
     attempts : int
         Failures after which a unit is set aside.
 
@@ -47,8 +44,8 @@ def partials_in_order(
         )
     try:
         return [
-            fresh.pop((number, unit.index))
-            if (number, unit.index) in fresh
+            fresh.pop(unit.index)
+            if unit.index in fresh
             else load_arrays(root, known.done[unit.index].partials)
             for unit in known.units
         ]

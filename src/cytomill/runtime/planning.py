@@ -13,7 +13,7 @@ from typing import Any
 from cytomill.runtime.failures import Refused, naming
 from cytomill.runtime.journals import LedgerError, epoch_key, load_arrays
 from cytomill.runtime.ledger import Journal, LedgerState, StageState, replay
-from cytomill.runtime.memory import MemoryLimit, Share, check_shares_fit
+from cytomill.runtime.memory import Demand, MemoryLimit, Share, check_shares_fit
 from cytomill.runtime.stage import Arrays, Stage, Unit
 from cytomill.storage.durable import check
 
@@ -126,7 +126,7 @@ class WavePlanner:
         drafts = [self._draft(stage) for stage in stages]
         live = [draft for draft in drafts if draft.pending]
         if live:
-            check_shares_fit(max(draft.stage.memory_bytes(draft.units) for draft in live), shares)
+            check_shares_fit(wave_demand([(d.stage, d.units) for d in live], len(shares)), shares)
         for change in changes:
             log.warning("changed: %s; the stage is done again", change)
         return [self._enter(draft, shares) for draft in drafts]
@@ -256,6 +256,12 @@ class WavePlanner:
                             f"{name}: {trouble} Run 'cytomill verify --mend' and then the campaign again"
                         )
         return None
+
+
+def wave_demand(stages: Sequence[tuple[Stage, Sequence[Unit]]], ranks: int) -> Demand:
+    """Memory that stages need together with these units."""
+    wave = [(s.memory_bytes(units), s.partial_bytes(), s.reduce_bytes()) for s, units in stages]
+    return Demand.of_wave(wave, ranks)
 
 
 def ranks_for_children(shares: Sequence[Share], unit_bytes: int) -> list[int]:

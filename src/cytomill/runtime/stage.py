@@ -126,6 +126,17 @@ class Stage(ABC):
             :meth:`units` would cut it now.
         """
 
+    def partial_bytes(self) -> int:
+        """Bytes of all units' partial results, which the ranks hold until the reduction; 0 where few."""
+        return 0
+
+    def reduce_bytes(self) -> int:
+        """Peak bytes of the reduction above the import baseline, partial results included; 0 where few.
+
+        Both are asked before the first unit, and by a plan, when there are no results of earlier stages.
+        """
+        return 0
+
     def requires(self) -> Sequence[str | tuple[str, str]]:
         """Names of earlier stages whose shards this stage reads; (dataset, name) where of another dataset."""
         return ()

@@ -65,6 +65,15 @@ class Telemetry:
                 self._timer.daemon = True
                 self._timer.start()
 
+    @contextmanager
+    def measured(self, kind: str, predicted_bytes: int, **fields: Any) -> Iterator[None]:
+        """Measure the block's time and peak memory, and append them as an event when it ends well."""
+        reset_peak_memory()
+        began = time.monotonic()
+        yield
+        seconds, peak = time.monotonic() - began, peak_memory_bytes()
+        self.event(kind, seconds=seconds, peak_bytes=peak, predicted_bytes=predicted_bytes, **fields)
+
     def flush(self) -> None:
         """Bring every event so far to the file."""
         with self._lock, self._while_writable():
