@@ -1,6 +1,9 @@
 """The table of particles is the same whatever the blocks, and means what its columns say."""
 
+import tracemalloc
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,9 +14,12 @@ from cytomill.kernels.blocks import grid, region_slices, scale
 from cytomill.kernels.labelling import label_volume
 from cytomill.nanoparticles.measurements import (
     COLUMN_METADATA,
+    ROW_BYTES,
     measure_unit,
     merge_measurements,
+    merging_bytes,
     particle_table,
+    particle_tables,
 )
 
 VOXEL_SIZE_NM = (50.0, 10.0, 12.0)
@@ -124,3 +130,37 @@ def test_a_voxel_size_that_is_none_is_refused(voxel_size_nm):
     sums = merge_measurements(measure_unit(np.zeros((1, 1, 1), np.int32), ((0, 1),) * 3))
     with pytest.raises(ValueError, match="three positive numbers"):
         particle_table(sums, voxel_size_nm)
+
+
+def many_rows(labels, blocks=1):
+    """Sums of labels of one voxel, each seen by several blocks."""
+    one = measure_unit(np.ones((1, 1, 1), np.int32), ((5, 6), (6, 7), (7, 8)))["particles"]
+    rows = np.repeat(one, labels * blocks, axis=0)
+    rows[:, 0] = np.tile(np.arange(1, labels + 1), blocks)
+    return rows
+
+
+def test_a_table_in_parts_is_the_whole_table(monkeypatch):
+    sums = merge_measurements({"particles": many_rows(10, blocks=2)})
+    whole = particle_table(sums, VOXEL_SIZE_NM)
+    monkeypatch.setattr("cytomill.nanoparticles.measurements.PART_ROWS", 4)
+    parts = list(particle_tables(sums, VOXEL_SIZE_NM))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert_frame_equal(pd.concat(parts, ignore_index=True), whole)
+    assert [len(part) for part in particle_tables(sums[:0], VOXEL_SIZE_NM)] == [0]
+
+
+def test_many_rows_take_the_memory_that_was_predicted():
+    labels, blocks = 200_000, 2
+    merge_measurements({"particles": many_rows(10)})  # compiled before anything is measured
+    rows = many_rows(labels, blocks)
+    tracemalloc.start()
+    partials = {"particles": rows}
+    sums = merge_measurements(partials)
+    merging = tracemalloc.get_traced_memory()[1] + ROW_BYTES * len(rows)
+    tracemalloc.reset_peak()
+    for part in particle_tables(sums, VOXEL_SIZE_NM):
+        assert len(part)
+    table = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert max(merging, table) <= merging_bytes(len(rows), labels) <= 1.25 * (merging + table)

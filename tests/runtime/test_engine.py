@@ -6,14 +6,16 @@ import sys
 import numpy as np
 import pytest
 from launching import mpirun
-from toy_stages import ToyStage, journal_bytes, launch, shares
+from toy_stages import MB, ToyStage, journal_bytes, launch, shares
 
 from cytomill.runtime import engine as engine_module
+from cytomill.runtime.arrays import concatenate
 from cytomill.runtime.failures import JobFailed, Refused
 from cytomill.runtime.ledger import replay
-from cytomill.runtime.memory import MemoryLimit
+from cytomill.runtime.memory import MemoryLimit, predicted_peak_bytes
 from cytomill.runtime.planning import Policy
 from cytomill.runtime.sharing import spread
+from cytomill.runtime.telemetry import read_events
 
 
 def always(*units):
@@ -127,6 +129,30 @@ def test_a_plan_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
     with pytest.raises(Refused, match="1 rank needs"):
         launch(tmp_path, [ToyStage()], policy=Policy(memory=MemoryLimit(10**6, "a test")))
     assert journal_bytes(tmp_path) == {}
+
+
+def test_a_reduction_that_does_not_fit_is_refused_before_its_units(tmp_path):
+    stage = ToyStage()
+    stage.reduce_bytes = lambda: 10**13
+    with pytest.raises(Refused, match="rank 0 needs 10000.00 GB to put the results of all units together"):
+        launch(tmp_path, [stage])
+    assert not stage.calls and journal_bytes(tmp_path) == {}
+
+
+def test_what_a_reduction_took_is_told_beside_its_prediction(tmp_path):
+    stage = ToyStage()
+    stage.reduce_bytes = lambda: 7 * MB
+    launch(tmp_path, [stage])
+    events = {event["kind"]: event for event in read_events(tmp_path / "telemetry")}
+    assert events["reduce"]["stage"] == "s" and events["reduce"]["peak_bytes"] > 0
+    assert events["reduce"]["predicted_bytes"] == predicted_peak_bytes(7 * MB)
+
+
+def test_partial_results_are_joined_without_keeping_the_parts():
+    parts = [{"a": np.array([1, 2]), "b": np.ones((1, 3))}, {"a": np.array([3]), "b": np.zeros((2, 3))}]
+    joined = concatenate(parts)
+    assert joined["a"].tolist() == [1, 2, 3] and joined["b"].shape == (3, 3)
+    assert parts == [{}, {}]
 
 
 def interrupt_at(unit):
