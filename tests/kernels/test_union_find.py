@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cytomill.kernels.union_find import roots
+from cytomill.kernels.union_find import flatten, union
+
+
+def roots(count, pairs):
+    parent = np.arange(count)
+    for first, second in pairs:
+        union(parent, first, second)
+    flatten(parent)
+    return parent
+
 
 pairs_of_items = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30)
 

@@ -176,7 +176,6 @@ def test_the_normalised_position_is_right_against_the_truth_of_distances(shared_
 
 
 def test_pairs_guided_by_distances_beat_pairs_on_the_dented_cell(shared_dir, partitioning):
-    pytest.importorskip("cytomill.partitioning.pairs_edt")
     ne, pm, truth = load_case(shared_dir, "phantom_dent")
     ne, pm, truth = (volume[::2, ::2, ::2] for volume in (ne, pm, truth["t_edt"]))
     cytoplasm = pm & ~ne

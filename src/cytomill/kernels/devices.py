@@ -31,7 +31,7 @@ class Device:
 
     def put(self, array: np.ndarray) -> Any:
         """Return `array` on this device (the same object on the CPU, a CuPy copy on a GPU)."""
-        if self.cuda_index is None:
+        if not self.is_gpu:
             return array
         import cupy
 

@@ -15,7 +15,7 @@ from math import ceil, prod
 import numpy as np
 from numba import njit
 
-from cytomill.kernels.block_faces import face_runs, join_faces
+from cytomill.kernels.block_faces import FACE_COLUMNS, face_runs, join_faces
 from cytomill.kernels.blocks import Region, grid, grow, region_shape, region_slices
 from cytomill.kernels.closing import Ball, ball, canvas_for, check_border, close_canvas
 from cytomill.kernels.components import Runs, label_runs, paint_runs
@@ -217,11 +217,12 @@ def merge_blocks(partials: dict[str, np.ndarray], connectivity: int = 2, min_siz
     ValueError
         Where the labels do not fit int32.
     """
-    counts, face_counts = partials["blocks"][:, 6], partials["blocks"][:, 7]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    blocks = dict(zip(BLOCK_COLUMNS, partials["blocks"].T, strict=True))
+    offsets = np.concatenate([[0], np.cumsum(blocks["components"])]).astype(np.int64)
     total = int(offsets[-1])
     faces = partials["faces"]
-    item = faces[:, 5].astype(np.int64) - 1 + np.repeat(offsets[:-1], face_counts)
+    label = FACE_COLUMNS.index("label")
+    item = faces[:, label].astype(np.int64) - 1 + np.repeat(offsets[:-1], blocks["face_runs"])
     root = join_faces(faces, item, total, connectivity)
 
     voxel_count = np.zeros(total, np.int64)

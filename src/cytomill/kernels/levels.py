@@ -33,7 +33,11 @@ LEVEL_BYTES_A_VOXEL = 13
 
 
 def _half_gaussian(sigma: float) -> np.ndarray:
-    """Weights of a Gaussian (σ in voxels) at 0, 1, …; their symmetric sum is 1."""
+    """Weights of a Gaussian (σ in voxels) at 0, 1, …; their symmetric sum is 1.
+
+    It ends at the voxel at or beyond `TRUNCATION`, where that of :mod:`cytomill.kernels.smoothing` rounds as
+    SciPy does: the two are not interchangeable.
+    """
     radius = int(math.ceil(TRUNCATION * sigma))
     weights = np.exp(-0.5 * (np.arange(radius + 1) / max(sigma, 1e-6)) ** 2)
     return (weights / (2 * weights.sum() - weights[0])).astype(np.float32)

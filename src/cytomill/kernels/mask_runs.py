@@ -27,6 +27,9 @@ LABEL_RUN_BYTES = 24
 #: Voxels that are encoded at once: the limit of :func:`scan_runs` is 2³¹.
 _VOXELS_AT_ONCE = 2**30
 
+#: Beyond every X: where a row has no further run.
+_NOWHERE = np.int32(np.iinfo(np.int32).max)
+
 
 @dataclass(frozen=True)
 class MaskRuns:
@@ -55,7 +58,7 @@ class MaskRuns:
         return int(np.sum(self.stop, dtype=np.int64) - np.sum(self.start, dtype=np.int64))
 
     def take(self, chosen: np.ndarray | slice) -> MaskRuns:
-        """Return some of the runs: a slice, a bool array or ascending indices."""
+        """Return some of the runs (a slice, a bool array or ascending indices) as a mask, without labels."""
         return MaskRuns(self.row[chosen], self.start[chosen], self.stop[chosen])
 
 
@@ -133,8 +136,9 @@ def _sweep(row_a, start_a, stop_a, row_b, start_b, stop_b, only_a, only_b, both,
             has_b = j < size_b and row_b[j] == line
             if not has_a and not has_b:
                 break
-            next_a = stop_a[i] if has_a and in_a else (start_a[i] if has_a else np.int32(2147483647))
-            next_b = stop_b[j] if has_b and in_b else (start_b[j] if has_b else np.int32(2147483647))
+            # The next X at which either of the two begins or ends.
+            next_a = _NOWHERE if not has_a else stop_a[i] if in_a else start_a[i]
+            next_b = _NOWHERE if not has_b else stop_b[j] if in_b else start_b[j]
             x = min(next_a, next_b)
             if has_a and next_a == x:
                 i += in_a
@@ -154,6 +158,7 @@ def _sweep(row_a, start_a, stop_a, row_b, start_b, stop_b, only_a, only_b, both,
                 count -= 1
             else:
                 row[count], start[count] = line, x
+            # Runs of the other that touch end and begin at one X: what lies between has no voxel.
             if count and not wanted and start[count - 1] == x:
                 count -= 1
     return count

@@ -107,7 +107,7 @@ def tally_objects(
     Raises
     ------
     ValueError
-        For shapes, dtypes or shells that do not match, or negative labels.
+        For shapes, dtypes or shells that do not match, or labels that do not fit int64.
     """
     check_shell_count(n_shells)
     check_labels(labels, "labels of objects")
@@ -116,7 +116,8 @@ def tally_objects(
     fields = block_fields(shape, compartment, shell, position, distance_ne, distance_pm)
     row, start, stop, value = scan_runs(labels)
     if value.size and (value.min() < 0 or value.max() >= 2**63):
-        raise ValueError(f"labels of objects must lie between 1 and 2^63 - 1, found {value.min()}")
+        found = value.min() if value.min() < 0 else value.max()
+        raise ValueError(f"labels of objects must lie between 1 and 2^63 - 1, found {found}")
     value = value.astype(np.int64)
     where = np.asarray(origin, np.int64)
     found = KeyedRows(_FIXED + n_shells, room=256)

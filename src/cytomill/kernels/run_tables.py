@@ -101,6 +101,6 @@ def split_labels(runs: LabelRuns, table: LabelTable) -> list[MaskRuns]:
     order = np.argsort(table.slot, kind="stable")
     ends = np.cumsum(table.run_count)
     return [
-        merge_touching(MaskRuns(runs.row[chosen], runs.start[chosen], runs.stop[chosen]))
+        merge_touching(runs.take(chosen))
         for chosen in (order[end - count : end] for end, count in zip(ends, table.run_count, strict=True))
     ]

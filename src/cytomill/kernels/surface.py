@@ -266,6 +266,7 @@ def iterate_sites(
             seen, queue, depth, rise, fall,
         )  # fmt: skip
 
+    # What it finds for the slice below the first one is thrown away: nobody asked for its sites.
     pass_between(first - 1, np.empty_like(here), here)
     for index in range(first, stop):
         ahead.fill(NONE)

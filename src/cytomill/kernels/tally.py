@@ -76,7 +76,7 @@ def _tally_cells(
                     rows[own, _FIXED + 2 * n_shells + position_bin(position[i])] += 1
                 if near_ne.size:
                     room[own, 1 + s * ROOM_BINS + bin_of[min(near_ne[i], near_pm[i])]] += 1
-    return DONE
+    return -1
 
 
 @njit(nogil=True, cache=True)

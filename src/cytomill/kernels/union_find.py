@@ -5,7 +5,6 @@ The root of a set is its smallest member, so that the result does not depend on 
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
 
@@ -42,30 +41,3 @@ def flatten(parent):
     for item in range(parent.size):
         # The parent's index is not larger, so it already points at the root.
         parent[item] = parent[parent[item]]
-
-
-@njit(nogil=True, cache=True)
-def _union_pairs(parent, pairs):
-    for row in range(pairs.shape[0]):
-        union(parent, pairs[row, 0], pairs[row, 1])
-    flatten(parent)
-
-
-def roots(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Return the root of each of `count` items after joining pairs of them.
-
-    Parameters
-    ----------
-    count : int
-        Number of items.
-    pairs : (M, 2) integer ndarray
-        Items that are one, in any order, repeats allowed.
-
-    Returns
-    -------
-    (count,) int64 ndarray
-        The smallest member of each item's set.
-    """
-    parent = np.arange(count, dtype=np.int64)
-    _union_pairs(parent, np.ascontiguousarray(pairs, dtype=np.int64).reshape(-1, 2))
-    return parent

@@ -95,7 +95,7 @@ class ShellStage(BlockStage):
         state = self.state
         return {
             "cells": digest_of(CellStage(state).fields()),
-            "zarr_chunks, layout": [list(shape) for shape in state.layout_of(np.uint8)],
+            "zarr_chunks, layout": [list(shape) for shape in state.volume_layout],
         }
 
     def requires(self) -> Sequence[str]:
@@ -111,7 +111,7 @@ class ShellStage(BlockStage):
     def prepare(self, rank: int) -> None:
         if rank == 0:
             state = self.state
-            chunks, shards = state.layout_of(np.uint8)
+            chunks, shards = state.volume_layout
             processing = {"step": self.name, "version": __version__, "parameters": self.fields()}
             for group, dtype in VOLUMES.items():
                 attributes: dict[str, Any] = {"processing": [processing]}

@@ -47,14 +47,11 @@ class PairsInfo:
         Pairs outside of the limits of length, or without an admissible partner.
     median_length_nm : float
         Of the pairs.
-    closed_voxels : int
-        Voxels that the closing moved to another shell.
     """
 
     pairs: int
     dropped_pairs: int
     median_length_nm: float
-    closed_voxels: int
 
 
 @njit(nogil=True, cache=True)
@@ -163,9 +160,9 @@ def partition_by_pairs(
             f"none of {starts} NE-PM pairs is left: widen the limits of length, or check that the nuclear "
             "envelope and the plasma membrane face each other"
         )
-    shells, moved = close_shells(shells_from_pairs(pairs, cytoplasm, n, size, workers))
+    shells, _ = close_shells(shells_from_pairs(pairs, cytoplasm, n, size, workers))
     length = np.linalg.norm((pairs[:, 3:] - pairs[:, :3]) * size, axis=1)
-    return shells, PairsInfo(len(pairs), starts - len(pairs), float(np.median(length)), moved)
+    return shells, PairsInfo(len(pairs), starts - len(pairs), float(np.median(length)))
 
 
 def find_pairs_by_direction(

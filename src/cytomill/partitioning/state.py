@@ -106,7 +106,7 @@ class PartitionState(OpenDataset):
     @property
     def blocks_shape(self) -> tuple[int, ...]:
         """Shard of the volumes that are written."""
-        return self.layout_of(np.uint8)[1]
+        return self.volume_layout[1]
 
     @property
     def cells(self) -> list[RosterCell]:
@@ -116,8 +116,9 @@ class PartitionState(OpenDataset):
             self._roster = (found, read_roster(found, self.shape[1]))
         return self._roster[1]
 
-    def layout_of(self, dtype: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Chunks and shards of a volume that the dataset writes; the same for all of its dtypes."""
+    @property
+    def volume_layout(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Chunks and shards of the volumes that the dataset writes, whatever their dtypes."""
         chunks = fit_chunks(self.shape, self.config.zarr_chunks)
         # Cut for the widest of them, so that one grid of blocks serves all.
         return chunks, default_shards(self.shape, np.uint32, chunks)

@@ -40,8 +40,6 @@ class XvgStage(PartitionStage):
 
     def units(self) -> list[Unit]:
         state = self.state
-        if not state.config.xvg or "survey" not in state.results:
-            return []
         labels = {label for label, _ in pieces_by_cell(state)}
         cells = [cell for cell in state.cells if cell.label in labels]
         return [cell_unit(i, cell, cell.region) for i, cell in enumerate(cells)]
