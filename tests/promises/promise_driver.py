@@ -121,7 +121,7 @@ def patch(hooks: Hooks, put: Callable[[Any, str, Any], None] = setattr) -> None:
     Figures take longer than all the rest of so small a campaign, so that pages hold a word only.
     """
     from cytomill.campaign import finish, partition_results, run
-    from cytomill.nanoparticles import intensity_stages, label_stages
+    from cytomill.nanoparticles import stages as nanoparticle_stages
     from cytomill.partitioning import stages as partition_stages
     from cytomill.reports import html, partitioning
     from cytomill.runtime.ledger import Journal
@@ -136,7 +136,7 @@ def patch(hooks: Hooks, put: Callable[[Any, str, Any], None] = setattr) -> None:
         put(importlib.import_module(module), attribute, value)
     command = run._child_command
     put(run, "_child_command", lambda *unit: [sys.executable, __file__, *command(*unit)[3:]])
-    found = {**vars(intensity_stages), **vars(label_stages), **vars(partition_stages)}.values()
+    found = {**vars(nanoparticle_stages), **vars(partition_stages)}.values()
     kinds = {c for c in found if isinstance(c, type) and issubclass(c, Stage) and "name" in vars(c)}
     for kind in kinds:
         for what in ("prepare", "process", "reduce", "accept"):

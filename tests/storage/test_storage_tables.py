@@ -72,4 +72,3 @@ def test_parts_that_differ_leave_the_older_table(tmp_path, frame):
         with pytest.raises(ValueError):
             write_table(parts, tmp_path / "a")
         assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
-

@@ -243,6 +243,12 @@ def _replay(world: World, output: Path) -> LedgerState | None:
     state = replay(output)
     for sentence in state.damaged:
         say(sentence)
+    others = sorted({launch["version"] for launch in state.launches} - {__version__})
+    if others:
+        say(
+            f"these results were begun by cytomill {', '.join(others)}, this is {__version__}: what is done "
+            "stays; for results of one version choose another output folder (--set campaign.output=FOLDER)"
+        )
     return state
 
 
@@ -270,7 +276,6 @@ def _announce(
     )
     for note in sorted({note for _, notes, _ in everyones for note in notes}):
         say(note)
-
 
 
 def _open_together(world: World, campaign: Campaign, place: Place) -> OpenCampaign:

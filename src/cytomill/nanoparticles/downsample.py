@@ -74,6 +74,11 @@ def log_odds_table(dtype: str) -> np.ndarray:
         return np.log(odds, out=odds)
 
 
+def halo_slices(sigma_z: float) -> int:
+    """Slices on either side that a Gaussian of this standard deviation (slices) reaches."""
+    return int(TRUNCATE * sigma_z + 0.5)
+
+
 def source_slices(
     start: int, stop: int, depth: int, factor_z: int, sigma_z: float = SIGMA[0]
 ) -> tuple[int, int]:
@@ -95,7 +100,7 @@ def source_slices(
     tuple of (int, int)
         Half-open range of source slices.
     """
-    halo = int(TRUNCATE * sigma_z + 0.5)
+    halo = halo_slices(sigma_z)
     return max(start * factor_z - halo, 0), min(stop * factor_z + halo, depth)
 
 

@@ -20,10 +20,13 @@ from cytomill.nanoparticles.state import (
     DatasetState,
     histograms_to_arrays,
     mixture_to_arrays,
+    values_digest,
 )
-from cytomill.runtime.arrays import digest
 from cytomill.runtime.stage import Arrays, DatasetRefused, Stage, Unit, UnitOutput
 from cytomill.storage.stores import writing_buffer_bytes
+
+#: Counts of all levels of 16-bit data; runs and boxes of the candidates of a slice.
+RANGE_BYTES, CANDIDATE_BYTES = 2 * 2**20, 4 * 2**20
 
 
 class NanoparticleStage(Stage):
@@ -58,6 +61,9 @@ class SlabStage(NanoparticleStage):
     def slab_multiple(self) -> int:
         """Slices that a unit's depth must be a multiple of: what is read at once, and what is written."""
         return min(self.state.image.chunks[0], self.state.shape[0])
+
+    def requires(self) -> Sequence[str]:
+        return () if self.state.source.region_readable else ("convert",)
 
     def depth(self) -> int:
         """Slices of a unit."""
@@ -132,11 +138,8 @@ class GreyLevelStage(SlabStage):
     def fields(self) -> dict[str, Any]:
         return {"input": self.state.input_identity}
 
-    def requires(self) -> Sequence[str]:
-        return () if self.state.source.region_readable else ("convert",)
-
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        return self.slice_memory_bytes(0) + 2**21
+        return self.slice_memory_bytes(0) + RANGE_BYTES
 
     def process(self, unit: Unit) -> UnitOutput:
         rows = []
@@ -169,9 +172,6 @@ class HistogramStage(SlabStage):
         if self.state.config.estimator == "reference":
             fields |= self.state.options("percent_th_low", "percent_th_high", "eps")
         return fields
-
-    def requires(self) -> Sequence[str]:
-        return () if self.state.source.region_readable else ("convert",)
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         return self.slice_memory_bytes(0 if self.levels.is_identity else 1)
@@ -208,17 +208,11 @@ class BackgroundStage(SlabStage):
     name = "background"
 
     def fields(self) -> dict[str, Any]:
-        found = self.state.results["histograms"]
-        said = {"notes"}  # sentences change with a version, values do not
-        return {"histograms": digest({n: a for n, a in found.items() if n not in said})} | self.state.options(
-            "halo_pad", "min_size"
-        )
-
-    def requires(self) -> Sequence[str]:
-        return () if self.state.source.region_readable else ("convert",)
+        histograms = values_digest(self.state.results["histograms"])
+        return {"histograms": histograms} | self.state.options("halo_pad", "min_size")
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
-        return self.slice_memory_bytes(0 if self._bins_are_pixels() else 1) + 2**22
+        return self.slice_memory_bytes(0 if self._bins_are_pixels() else 1) + CANDIDATE_BYTES
 
     def _bins_are_pixels(self) -> bool:
         """Whether pixels are used as they are; the worst is assumed while that is not known."""
@@ -247,8 +241,8 @@ class MixtureStage(NanoparticleStage):
     name = "mixture"
 
     def fields(self) -> dict[str, Any]:
-        fields = {"background": digest(self.state.results["background"])}
-        fields |= {"histograms": digest(self.state.results["histograms"])}
+        fields = {"background": values_digest(self.state.results["background"])}
+        fields |= {"histograms": values_digest(self.state.results["histograms"])}
         return fields | self.state.options(
             "max_iter",
             "eps",

@@ -51,6 +51,8 @@ from cytomill.storage.tables import write_table
 #: Voxels of a block, where the plan may choose: what a rank handles in about a second.
 BLOCK_VOXELS = 64 * 2**20
 
+#: Runs between the two passes: 16 bytes each, at 5 % load and five voxels a run.
+RUN_BYTES_A_VOXEL = 0.16
 #: Voxels a cluster where their number is not known yet; phantoms at 10 % load have one in 20 000.
 VOXELS_A_CLUSTER = 10_000
 #: What merging takes a component of a block beside its partial results.
@@ -139,8 +141,7 @@ class ComponentStage(NanoparticleStage):
         shape, halo = self.state.label_shape, self.element.halo
         around = [region_shape(grow(unit.region, halo, shape)[0]) for unit in units]
         read = tuple(map(max, zip(*around, strict=True))) if units else block
-        # Runs of 16 bytes at 5 % load and five voxels a run, thrice while they are written.
-        runs = prod(block) * 12 // 25
+        runs = int(3 * RUN_BYTES_A_VOXEL * prod(block))  # thrice while they are written
         return max(unit_bytes(block, self.element, dtype, read=read), self.posterior_bytes(read)) + runs
 
     def posterior_bytes(self, shape: Sequence[int]) -> int:
@@ -222,16 +223,19 @@ class MaskStage(NanoparticleStage):
         state = self.state
         components = ComponentStage(state)
         block, factors = largest_block(units, components.block()), state.config.downsample
-        # The painted block, and its runs (16 bytes at 5 % load and five voxels a run) twice while read.
-        final = 4 * prod(block)
-        runs = prod(block) * 8 // 25
+        final = 4 * prod(block)  # the painted block
+        runs = int(2 * RUN_BYTES_A_VOXEL * prod(block))  # twice while they are read
         raw = state.image.reading_bytes([n * f for n, f in zip(block, factors, strict=True)])
-        return max(
-            masks_unit_bytes(block, state.config.posterior_dtype, state.source.dtype, factors),
-            final + writing_buffer_bytes(block, components.shards(), np.int32, ENCODED_LABELS),
-            final + components.posterior_bytes(block),
-            final + np.dtype(state.config.posterior_dtype).itemsize * prod(block) + raw,
-        ) + runs + self._map_bytes()
+        return (
+            max(
+                masks_unit_bytes(block, state.config.posterior_dtype, state.source.dtype, factors),
+                final + writing_buffer_bytes(block, components.shards(), np.int32, ENCODED_LABELS),
+                final + components.posterior_bytes(block),
+                final + np.dtype(state.config.posterior_dtype).itemsize * prod(block) + raw,
+            )
+            + runs
+            + self._map_bytes()
+        )
 
     def _map_bytes(self) -> int:
         """Bytes of the map of labels, which every rank holds; 0 before there is one."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from cytomill.nanoparticles.downsample import source_slices
 from cytomill.nanoparticles.intensity_stages import ConvertStage, SlabStage
-from cytomill.nanoparticles.label_stages import ComponentStage, MaskStage
+from cytomill.nanoparticles.label_stages import RUN_BYTES_A_VOXEL, ComponentStage, MaskStage
 from cytomill.nanoparticles.posterior_stages import DownsampleStage, PosteriorStage
 from cytomill.nanoparticles.state import IMAGES, DatasetState
 from cytomill.runtime.needs import Interval, StageNeeds, VolumeNeeds, amplification, steps, volume_needs
@@ -103,8 +103,6 @@ def _needs(state: DatasetState, stage: Stage) -> StageNeeds:
     )
 
 
-#: Runs of 16 bytes between the passes of the labelling, at 5 % load and five voxels a run.
-RUN_BYTES_A_VOXEL = 0.16
 #: Headers of one file of runs.
 RUN_FILE_BYTES = 2048
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from cytomill.kernels.blocks import grid
+from cytomill.kernels.blocks import grid, round_up
 from cytomill.kernels.checksum import crc32c_of
-from cytomill.nanoparticles.downsample import downsample_slab, source_slices
+from cytomill.nanoparticles.downsample import downsample_slab, halo_slices, source_slices
 from cytomill.nanoparticles.intensity_stages import NanoparticleStage, SlabStage
 from cytomill.nanoparticles.slabs import slab_posterior
-from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR
+from cytomill.nanoparticles.state import ENCODED_POSTERIOR, IMAGES, POSTERIOR, values_digest
 from cytomill.runtime.arrays import digest, digest_of
-from cytomill.runtime.stage import Unit, UnitOutput
+from cytomill.runtime.stage import Unit, UnitOutput, check_blocks
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.stores import reading_buffer_bytes, writing_buffer_bytes
 
@@ -42,11 +42,8 @@ class PosteriorStage(SlabStage):
 
     def band_height(self) -> int:
         """Rows handled at once: a shard's, or all where the input is stored by whole slices."""
-        height = self.state.shape[1]
-        return min(
-            height,
-            max(self.shards()[1], -(-self.state.image.chunks[1] // self.shards()[1]) * self.shards()[1]),
-        )
+        shard_height, chunk_height = self.shards()[1], self.state.image.chunks[1]
+        return min(self.state.shape[1], round_up(chunk_height, shard_height))
 
     def fields(self) -> dict[str, Any]:
         # The spacing names the volume: under another one it is another volume.
@@ -54,16 +51,13 @@ class PosteriorStage(SlabStage):
         return {
             # Equal histograms do not make equal slices.
             "slices": digest({"crc32c": results["histograms"]["crc32c"]}),
-            "mixture": digest(results["mixture"]),
+            "mixture": values_digest(results["mixture"]),
             "spacing": self.state.spacing,
             "layout": self.state.layout_of(self.state.shape, self.state.config.posterior_dtype),
         } | self.state.options("posterior_dtype", "zarr_chunks", "shard_shape")
 
-    def requires(self) -> Sequence[str]:
-        return () if self.state.source.region_readable else ("convert",)
-
     def check_unit_table(self, units: Sequence[Unit]) -> None:
-        check_depths(units, self.shards()[0], self.state.shape[0], self.name)
+        check_blocks(self.name, units, self.shards(), self.state.shape)
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         state, dtype = self.state, np.dtype(self.state.config.posterior_dtype)
@@ -154,13 +148,13 @@ class DownsampleStage(NanoparticleStage):
         return [Unit(i, r, (r[0][1] - r[0][0]) * slice_cost) for i, r in enumerate(regions)]
 
     def check_unit_table(self, units: Sequence[Unit]) -> None:
-        check_depths(units, self.shards()[0], self.state.label_shape[0], self.name)
+        check_blocks(self.name, units, self.shards(), self.state.label_shape)
 
     def memory_bytes(self, units: Sequence[Unit]) -> int:
         state, config = self.state, self.state.config
         step = min(self.shards()[0], state.label_shape[0])
-        halo = 2 * source_slices(0, 1, state.shape[0], 1, config.downsample_sigma[0])[1] - 2
-        depth = min(step * config.downsample[0] + halo, state.shape[0])
+        halo = halo_slices(config.downsample_sigma[0])
+        depth = min(step * config.downsample[0] + 2 * halo, state.shape[0])
         dtype = np.dtype(config.posterior_dtype)
         read, written = (depth, *state.shape[1:]), (step, *state.label_shape[1:])
         slab, reduced = prod(read) * dtype.itemsize, prod(written) * dtype.itemsize
@@ -193,14 +187,3 @@ class DownsampleStage(NanoparticleStage):
         del slab  # the writer needs room
         target.write(unit.region, reduced)
         return UnitOutput({}, target.shard_paths(unit.region))
-
-
-def check_depths(units: Sequence[Unit], shard_depth: int, depth: int, stage: str) -> None:
-    """Raise ValueError where a slab does not begin and end at a shard."""
-    for unit in units:
-        start, stop = unit.region[0]
-        if start % shard_depth or (stop % shard_depth and stop != depth):
-            raise ValueError(
-                f"{stage}: unit {unit.index} covers slices {start} to {stop}, but shards are {shard_depth} "
-                "slices deep: two ranks would write one shard; make slices_per_unit a multiple of it"
-            )

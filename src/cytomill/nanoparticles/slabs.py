@@ -28,7 +28,7 @@ def slab_ranges(slab: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (D, 5) int64 ndarray
+    (D, 6) int64 ndarray
         Rows of :func:`cytomill.kernels.binning.slice_range`.
     """
     return np.stack([slice_range(image) for image in slab])

@@ -15,7 +15,7 @@ from cytomill.nanoparticles.fitting import StackHistograms
 from cytomill.nanoparticles.layout import output_layout
 from cytomill.nanoparticles.mixture import sampled_slices
 from cytomill.nanoparticles.model import Estimator, Mixture, SlicePosterior, Thresholds
-from cytomill.runtime.arrays import text_array
+from cytomill.runtime.arrays import digest, text_array
 from cytomill.runtime.dataset import OpenDataset
 from cytomill.runtime.stage import Arrays
 from cytomill.storage.stores import StoredArray, spacing_name
@@ -120,6 +120,11 @@ class DatasetState(OpenDataset):
         """Mixing weights and tables of the slices."""
         found = self.results["mixture"]
         return SlicePosterior(found["pi_map"], found["pi_ml"], found["tables"])
+
+
+def values_digest(result: Arrays) -> str:
+    """Digest of a stage's result but for its sentences: they change with a version where values do not."""
+    return digest({name: array for name, array in result.items() if name != "notes"})
 
 
 def histograms_to_arrays(stack: StackHistograms) -> Arrays:

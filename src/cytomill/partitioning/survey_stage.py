@@ -19,6 +19,8 @@ from cytomill.storage.volumes import Volume
 
 #: Runs that rank 0 takes at the most; masks of cells have thousands of times fewer.
 MOST_RUNS = 100_000_000
+#: Voxels of a run, where masks are as ragged as one need expect.
+VOXELS_A_RUN = 24
 
 CELLS, NUCLEI = "cell", "nucleus"
 RUN_ARRAYS = ("row", "start", "stop", "value")
@@ -78,9 +80,9 @@ class SurveyStage(PartitionStage):
         depth, height, width = self.state.shape
         slab = (min(self.read_depth(), depth), height, width)
         reading = sum(volume.reading_bytes(slab) for volume in self.volumes().values())
-        # Floats that hold labels are turned into integers; runs of 24 voxels are the worst expected.
+        # Floats that hold labels are turned into integers.
         copies = sum(4 for volume in self.volumes().values() if volume.dtype.kind == "f")
-        return reading + prod(slab) * (copies + LABEL_RUN_BYTES // 24)
+        return reading + int(prod(slab) * (copies + LABEL_RUN_BYTES / VOXELS_A_RUN))
 
     def process(self, unit: Unit) -> UnitOutput:
         partials: Arrays = {}

@@ -5,6 +5,12 @@ the CRC32C of the JSON. The order at a unit's end is data, fsync, directories, t
 line that is there and whole proves its shards. Records of a stage carry its *epoch*, which the stage's
 frozen unit table opens: lines of an older configuration simply belong to an epoch no longer current.
 
+Keys of a line: ``k`` kind, ``t`` time (s), ``e`` epoch, ``u`` unit, ``s`` its shards and ``f`` files of a
+reduction, each as (path, size, CRC32C), ``p`` partial results and ``r`` the reduction's (inline, or the path
+aside with size and CRC32C), ``d`` seconds, ``c`` the moment of a confirmation, ``v`` version; others in full.
+The kind comes first, then the time, the epoch and the unit: :mod:`cytomill.runtime.mending` reads them in
+lines of which only a part is left.
+
 Kinds of lines: ``launch``, ``stage`` (fields and unit table, opens an epoch), ``attempt``, ``done``,
 ``failed``, ``reduced``, ``refused``, ``void`` (a unit whose shards were damaged), ``unreduce`` (a
 reduction whose result or files were damaged), ``forgive`` (a unit set aside gets new attempts),
@@ -65,7 +71,11 @@ class UnitDone:
 
 @dataclass
 class StageState:
-    """Everything that the journals say of the current epoch of one stage of one dataset."""
+    """Everything that the journals say of the current epoch of one stage of one dataset.
+
+    In a run that goes on, units of that run are in `done` without their partial results, which travelled by
+    MPI, and `reduced`, `files` and `refused` are those of earlier launches.
+    """
 
     dataset: str
     stage: str

@@ -105,9 +105,7 @@ def steps(length: int, step: int) -> list[Interval]:
     return [(start, min(start + step, length)) for start in range(0, length, max(step, 1))]
 
 
-def amplification(
-    reads: Sequence[Iterable[Interval]], chunks: Sequence[int], shape: Sequence[int]
-) -> float:
+def amplification(reads: Sequence[Iterable[Interval]], chunks: Sequence[int], shape: Sequence[int]) -> float:
     """Voxels decoded over voxels of the volume, for reads that are a product of intervals an axis.
 
     ::

@@ -73,13 +73,17 @@ class DatasetRefused(Exception):
 
 
 def check_blocks(stage: str, units: Sequence[Unit], shards: Sequence[int], shape: Sequence[int]) -> None:
-    """Raise ValueError if a unit does not consist of whole shards of a volume of this shape."""
+    """Raise ValueError if a unit does not consist of whole shards of a volume of this shape.
+
+    A unit that is a slab, whose region is along Z alone, has whole slices of shards.
+    """
     for unit in units:
         for (start, stop), shard, length in zip(unit.region, shards, shape):
             if start % shard or (stop % shard and stop != length):
                 raise ValueError(
                     f"{stage}: unit {unit.index} covers {unit.region}, but shards are {tuple(shards)} "
-                    "voxels: two ranks would write one shard; make the block a multiple of it"
+                    "voxels: two ranks would write one shard; "
+                    "make block (of a slab, slices_per_unit) a multiple of it"
                 )
 
 
