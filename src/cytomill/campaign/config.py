@@ -13,10 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cytomill.nanoparticles.config import NanoparticleSegConfig
-from cytomill.partitioning.config import PartitioningConfig
-
-from .datasets import (
+from cytomill.campaign.datasets import (
     Dataset,
     absolute,
     absolute_options,
@@ -26,8 +23,9 @@ from .datasets import (
     expand,
     override,
 )
-from .keys import CampaignKeys, DatasetKeys
-from .settings import (
+from cytomill.campaign.keys import CampaignKeys, DatasetKeys
+from cytomill.campaign.pipelines import PIPELINES
+from cytomill.campaign.settings import (
     Argument,
     CampaignError,
     RunSettings,
@@ -50,10 +48,7 @@ __all__ = [
     "resolved",
 ]
 
-DEFAULT_PIPELINES: Mapping[str, type] = {
-    "nanoparticles": NanoparticleSegConfig,
-    "partitioning": PartitioningConfig,
-}
+DEFAULT_PIPELINES: Mapping[str, type] = {name: pipeline.config for name, pipeline in PIPELINES.items()}
 
 #: Fields of a pipeline's configuration that the run fills in: where a dataset's store is, its spacing.
 FILLED_BY_THE_RUN = ("root_path", "spacing_dir")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .settings import Argument, CampaignError, nearest
+from cytomill.campaign.settings import Argument, CampaignError, nearest
 
 #: Between a file and the volume in it: ``stack.h5::/raw/volume``.
 SELECTOR = "::"
