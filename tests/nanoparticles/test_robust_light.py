@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cytomill.nanoparticles.robust_shape import BINS, blurred_light, fill_comb, particle_share
+from cytomill.nanoparticles.robust_light import blurred_light, particle_share
+from cytomill.nanoparticles.robust_shape import BINS, fill_comb
 
 MODE = 110
 

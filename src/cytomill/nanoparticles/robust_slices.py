@@ -46,7 +46,9 @@ def judge_slices(hist_slices: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         (saturated, "saturated (more than half of the voxels in the highest bin)"),
     ):
         if mask.any():
-            notes.append(f"{int(mask.sum())} slice(s) set aside, {word}: {_enumerate(np.flatnonzero(mask))}")
+            found = np.flatnonzero(mask)
+            number = "1 slice" if len(found) == 1 else f"{len(found)} slices"
+            notes.append(f"{number} set aside, {word}: {_enumerate(found)}")
     return ~(empty | constant | blank | saturated), tuple(notes)
 
 

@@ -16,6 +16,11 @@ LARGEST_SHARE = 0.25
 SATURATED_SHARE = 5e-4
 
 
+def percent(share: float) -> str:
+    """A share as a percentage of three significant digits, the same way in every sentence."""
+    return f"{100 * share:#.3g}".rstrip(".") + " %"
+
+
 def separate_mode(counts: np.ndarray, flank: Flank, whole: np.ndarray | None = None) -> tuple[str, str]:
     """Judge whether the counts beyond the flank's foot are a mode of their own.
 
@@ -46,8 +51,8 @@ def separate_mode(counts: np.ndarray, flank: Flank, whole: np.ndarray | None = N
         return NO_PARTICLES, "no particles: the background's right flank explains the histogram to its end"
     if excess < least:
         return NO_PARTICLES, (
-            f"no particles: {excess:.0f} voxels lie beyond the background's foot (bin {flank.knee}) that its "
-            f"flank does not explain; {least:.0f} would be a finding"
+            f"no particles: beyond the background's foot (bin {flank.knee}) the voxels exceed its flank by "
+            f"{excess:.0f}; {least:.0f} would be a finding"
         )
     tested = [beyond] if whole is None else [beyond, whole[flank.knee + 1 : BINS - 1]]
     rise = max(find_rise(part, flank.ripple)[0] for part in tested)
@@ -59,11 +64,12 @@ def separate_mode(counts: np.ndarray, flank: Flank, whole: np.ndarray | None = N
         )
     if excess > LARGEST_SHARE * counts.sum():
         return FLAGGED, (
-            f"flagged: no separate mode of particles; the bright mode holds {excess / counts.sum():.0%} of "
-            f"the voxels, more than the {LARGEST_SHARE:.0%} believed to be particles"
+            f"flagged: no separate mode of particles; the bright mode holds {percent(excess / counts.sum())} "
+            f"of the voxels, more than the {100 * LARGEST_SHARE:g} % believed to be particles"
         )
     return PARTICLES, (
-        f"particles: a separate mode beyond bin {flank.knee}, {excess / counts.sum():.3%} of the voxels"
+        f"particles: a separate mode of bright voxels beyond bin {flank.knee}; "
+        f"{percent(excess / counts.sum())} of the voxels lie there and are too many for tissue"
     )
 
 
