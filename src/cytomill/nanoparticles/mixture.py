@@ -15,31 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from cytomill.nanoparticles.config import NanoparticleSegConfig
-from cytomill.nanoparticles.model import PARTICLES, Mixture, SlicePosterior, Thresholds
+from cytomill.nanoparticles.model import PARTICLES, Mixture, SlicePosterior, Thresholds, norm
 from cytomill.nanoparticles.posterior import posterior_tables
 from cytomill.nanoparticles.weights import solve_pi
-
-
-def norm(histogram: np.ndarray, eps: float) -> np.ndarray:
-    """Normalise a histogram to probabilities that are at least about `eps`.
-
-    Parameters
-    ----------
-    histogram : (256,) ndarray
-        Counts or weights.
-    eps : float
-        Floor applied before the last normalisation.
-
-    Returns
-    -------
-    (256,) float64 ndarray
-        Uniform where `histogram` is all zero.
-    """
-    weights = np.asarray(histogram, np.float64)
-    total = weights.sum()
-    p = np.full(weights.shape, 1.0 / weights.size) if total == 0 else weights / total
-    p = np.maximum(p, eps)
-    return p / p.sum()
 
 
 def percentile_bin(p_stack: np.ndarray, percent: float) -> int:

@@ -147,3 +147,25 @@ class Estimator(Protocol):
 
     def posterior(self, mixture: Mixture, hist_slices: np.ndarray) -> SlicePosterior:
         """Mixing weight and posterior table of every slice (0 for slices set aside)."""
+
+
+def norm(histogram: np.ndarray, eps: float) -> np.ndarray:
+    """Normalise a histogram to probabilities that are at least about `eps`.
+
+    Parameters
+    ----------
+    histogram : (256,) ndarray
+        Counts or weights.
+    eps : float
+        Floor applied before the last normalisation.
+
+    Returns
+    -------
+    (256,) float64 ndarray
+        Uniform where `histogram` is all zero.
+    """
+    weights = np.asarray(histogram, np.float64)
+    total = weights.sum()
+    p = np.full(weights.shape, 1.0 / weights.size) if total == 0 else weights / total
+    p = np.maximum(p, eps)
+    return p / p.sum()

@@ -121,8 +121,8 @@ def describe_padding(hist_slices: np.ndarray, padding: np.ndarray) -> tuple[str,
     found = padding.any(axis=1)
     if not found.any():
         return ()
-    share = 100 * padding.sum() / hist_slices.sum()
+    share, slices = 100 * padding.sum() / hist_slices.sum(), int(found.sum())
     return (
-        f"padding: {share:.3g} % of the voxels hang on the edges of {int(found.sum())} slice(s) in one grey "
-        "level, as registration leaves them; they count as no data and their posterior is 0",
+        f"padding: {share:.3g} % of the voxels hang on the edges of {slices} slice{'s' * (slices > 1)} in "
+        "one grey level, as registration leaves them; they count as no data and their posterior is 0",
     )

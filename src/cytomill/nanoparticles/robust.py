@@ -70,7 +70,7 @@ from __future__ import annotations
 import numpy as np
 
 from cytomill.nanoparticles.config import NanoparticleSegConfig
-from cytomill.nanoparticles.model import NO_PARTICLES, PARTICLES, Mixture, SlicePosterior, Thresholds
+from cytomill.nanoparticles.model import NO_PARTICLES, PARTICLES, Mixture, SlicePosterior, Thresholds, norm
 from cytomill.nanoparticles.posterior import round_posterior
 from cytomill.nanoparticles.robust_light import fit_light, lone_spike, particle_share
 from cytomill.nanoparticles.robust_shape import BINS, Flank, fill_comb, find_flank
@@ -198,7 +198,7 @@ class RobustEstimator:
         hist_stack, hist_bg = hist_slices[taken].sum(0), hist_bg_slices[taken].sum(0)
         counts = fill_comb(align(hist_slices[taken], shift[taken]).sum(0))
         outside = fill_comb(align(hist_bg_slices[taken], shift[taken]).sum(0))
-        p_stack = _floored(counts, self.config.eps)
+        p_stack = norm(counts, self.config.eps)
         common = {
             "hist_stack": hist_stack,
             "hist_bg": hist_bg,
@@ -237,8 +237,8 @@ class RobustEstimator:
         lit = min(amount / total, 0.5)
         weight = lit * particle.sum()
         tissue = background / background.sum()
-        p_np = _floored(particle, self.config.eps)
-        p_bg = _floored((1 - lit) * tissue + lit * rim, self.config.eps)
+        p_np = norm(particle, self.config.eps)
+        p_bg = norm((1 - lit) * tissue + lit * rim, self.config.eps)
         w_bg = float(1 - weight)
         mix = w_bg * p_bg + weight * p_np + self.config.eps
         return Mixture(
@@ -259,7 +259,7 @@ class RobustEstimator:
                 "stack's histogram",
             ),
             p_tissue=tissue,
-            p_rim=_floored(rim, self.config.eps),
+            p_rim=norm(rim, self.config.eps),
             rim_ratio=float(rim.sum() / particle.sum()),
         )
 
@@ -268,7 +268,7 @@ class RobustEstimator:
         return Mixture(
             **common,
             p_bg=p_stack,
-            p_np=_floored(np.zeros(BINS), self.config.eps),
+            p_np=norm(np.zeros(BINS), self.config.eps),
             w_bg=1.0,
             nll=-float((p_stack * np.log(p_stack + self.config.eps)).sum()),
             nit=0,
@@ -276,7 +276,7 @@ class RobustEstimator:
             verdict=verdict,
             notes=notes,
             p_tissue=p_stack,
-            p_rim=_floored(np.zeros(BINS), self.config.eps),
+            p_rim=norm(np.zeros(BINS), self.config.eps),
         )
 
     def posterior(self, mixture: Mixture, hist_slices: np.ndarray) -> SlicePosterior:
@@ -324,12 +324,6 @@ class RobustEstimator:
         posterior[rows] = np.clip(np.maximum.accumulate(probability, axis=1), 0.0, 1.0)
         posterior[posterior < LEAST_POSTERIOR] = 0.0
         return SlicePosterior(pi_map, pi_ml, round_posterior(posterior, dtype))
-
-
-def _floored(weights: np.ndarray, eps: float) -> np.ndarray:
-    total = float(weights.sum())
-    p = np.maximum(weights / total if total > 0 else np.full(BINS, 1.0 / BINS), eps)
-    return p / p.sum()
 
 
 def _merge(rows: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS = 256
+from cytomill.kernels.histogram import BINS
+
 #: Width of the stretch of flank that a parabola is laid through, over the background's width at a third
 #: of its height; limits in bins.  The parabola is tested on a third as many bins ahead.
 WINDOW_SHARE, WINDOW_LEAST, WINDOW_MOST = 0.3, 6, 32
