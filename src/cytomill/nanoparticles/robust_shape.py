@@ -11,6 +11,9 @@ from cytomill.kernels.histogram import BINS
 #: Width of the stretch of flank that a parabola is laid through, over the background's width at a third
 #: of its height; limits in bins.  The parabola is tested on a third as many bins ahead.
 WINDOW_SHARE, WINDOW_LEAST, WINDOW_MOST = 0.3, 6, 32
+#: The counts ahead exceed the parabola where they are more than so many times as many (its own error) and so
+#: many voxels (stragglers in an empty tail), by so many standard deviations (chance).
+EXCESS_RATIO, EXCESS_VOXELS, EXCESS_SIGMAS = 1.25, 3.0, 5.0
 #: Where the bins ahead should hold fewer voxels than this, all bins beyond are looked at, and more than
 #: these many voxels there are no stragglers.
 FEWEST_AHEAD, FEWEST_LEFT = 25.0, 20.0
@@ -182,15 +185,16 @@ def find_flank(hist: np.ndarray, last: int = BINS - 3) -> Flank:
         predicted = np.exp(fit[0] + fit[1] * ahead + fit[2] * ahead**2).sum()
         seen = counts[k + 1 : k + 1 + len(ahead)].sum()
         spread = float(scatter(max(predicted, 1.0), ripple))
+        allowed = EXCESS_RATIO * predicted + EXCESS_VOXELS
         if fit[1] < 0:
-            trail.append(((seen - 1.25 * predicted - 3.0) / spread, k, fit))
-        if seen > 1.25 * predicted + 5.0 * spread + 3.0:
+            trail.append(((seen - allowed) / spread, k, fit))
+        if seen > allowed + EXCESS_SIGMAS * spread:
             knee, ended = k, True
             break
         left = counts[k + 1 :].sum()
         far = np.arange(1, BINS - 1 - k, dtype=np.float64)
         due = float(np.exp(np.minimum(fit[0] + fit[1] * far + fit[2] * far**2, 50.0)).sum())
-        if predicted < FEWEST_AHEAD and left > 3.0 * due + 5.0 * np.sqrt(due) + FEWEST_LEFT:
+        if predicted < FEWEST_AHEAD and left > 3.0 * due + EXCESS_SIGMAS * np.sqrt(due) + FEWEST_LEFT:
             # Too few voxels for the bins just ahead to show it, but far more than due lie beyond.
             knee, ended = k, True
             break
