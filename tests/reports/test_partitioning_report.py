@@ -118,6 +118,15 @@ def test_dataset_page_has_every_section_and_every_cell(page):
     assert "2 nuclei, taken together" in words and "cut by the volume at z0" in words
 
 
+def test_where_a_cell_is_cut_is_said_once(synthetic):
+    report = synthetic.partition()
+    cells = report.cells.assign(cut_faces="z0", note="cut by the volume at z0: about 14 % is no membrane")
+    report.cells = cells
+    words = Page(render_partition(report)).words
+    assert words.count("cut by the volume at z0") == len(report.examples)
+    assert "z0 about 14 % is no membrane" in words
+
+
 def test_units_stand_in_headings_and_missing_numbers_are_dashes(page):
     words = Page(page).words
     for heading in ("Cytoplasm (µm³)", "Volume (µm³)", "Censored (%)", "95 % interval", "without censored"):
@@ -128,7 +137,7 @@ def test_units_stand_in_headings_and_missing_numbers_are_dashes(page):
 
 
 def test_uptake_leaves_out_what_counts_nothing(page):
-    uptake = Page(page).words.split("Uptake a cell", 1)[1].split("Time and memory", 1)[0]
+    uptake = Page(page).words.split("Uptake of each cell", 1)[1].split("Time and memory", 1)[0]
     assert "adsorbed" in uptake and "outside" not in uptake
 
 

@@ -218,3 +218,19 @@ def test_no_voxel_size_no_scale_bar():
 def test_grey_of_strange_slices_is_finite(image):
     grey = slices.to_grey(image)
     assert np.isfinite(grey).all() and grey.min() >= 0 and grey.max() <= 1
+
+
+def test_tissue_beside_a_few_bright_particles_is_not_drawn_dark():
+    rng = np.random.default_rng(3)
+    image = rng.normal(100, 8, (200, 200))
+    image[:20, :20] = rng.uniform(180, 250, (20, 20))
+    grey = slices.to_grey(image)
+    assert np.median(grey) == pytest.approx(0.38, abs=0.01) and grey.min() == 0 and grey.max() == 1
+    # Particles keep their own shades, and the order of intensities stays.
+    assert len(np.unique(grey[:20, :20].round(3))) > 30
+    order = np.argsort(image, axis=None)
+    assert np.all(np.diff(grey.ravel()[order]) >= 0)
+    # A slice that is mostly empty ground stays dark.
+    empty = np.zeros((200, 200))
+    empty[:20] = 200
+    assert np.median(slices.to_grey(empty)) == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 
 from cytomill.campaign.nanoparticle_results import in_polarity
@@ -12,6 +15,16 @@ from cytomill.nanoparticles.posterior import stored_tables
 from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms, slab_posterior, slab_ranges
 from cytomill.nanoparticles.state import DatasetState
 from cytomill.reports.preview import PreviewDataset, PreviewSlice
+
+
+def of_the_stack(notes: Sequence[str], chosen: Sequence[int]) -> tuple[str, ...]:
+    """The estimator's sentences with slices by their place in the stack: it saw only the chosen ones."""
+
+    def renumbered(match: re.Match) -> str:
+        places = [str(int(chosen[int(place)])) for place in match[2].split(", ")]
+        return f"{match[1]}{', '.join(places)}"
+
+    return tuple(re.sub(r"(set aside, .*: )(\d+(?:, \d+)*)(?=$| and )", renumbered, note) for note in notes)
 
 
 def preview_sheet(state: DatasetState, count: int) -> PreviewDataset:
@@ -47,5 +60,5 @@ def preview_sheet(state: DatasetState, count: int) -> PreviewDataset:
         PreviewSlice(int(z), image, p.astype(np.float32)) for z, image, p in zip(chosen, stack, posterior)
     ]
     sheet.verdict = fitted.mixture.verdict
-    sheet.notes = in_polarity(fitted.mixture.notes, found.binning.reverse)
+    sheet.notes = of_the_stack(in_polarity(fitted.mixture.notes, found.binning.reverse), chosen)
     return sheet

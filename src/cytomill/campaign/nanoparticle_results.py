@@ -64,6 +64,7 @@ def nanoparticle_report(
         "shape": state.shape,
         "dtype": state.source.dtype.name,
         "posterior_th": state.config.posterior_th,
+        "downsample": tuple(state.config.downsample),
         "set_aside": list(set_aside),
         "timings": list(timings),
     }

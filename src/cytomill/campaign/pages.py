@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cytomill.campaign.pipeline import REPORT, PageFacts
+from cytomill.reports.html import own_words
 from cytomill.runtime.dataset import OpenDataset
 from cytomill.storage.durable import make_directories, write_atomic
 
@@ -26,6 +27,7 @@ def common_fields(state: OpenDataset, facts: PageFacts) -> dict[str, Any]:
         },
         "campaign": facts.campaign,
         "campaign_link": facts.campaign_link,
+        "refusal": own_words(facts.refusal, state.dataset),
     }
 
 
@@ -51,7 +53,7 @@ def write_dataset_page(
     Returns
     -------
     report : object
-        What `gather` made, with `notes` on what was refused or cannot be read.
+        What `gather` made, with a note on what cannot be read.
     what : str
         How the dataset ended, for the campaign's page.
     incomplete : str
@@ -65,8 +67,6 @@ def write_dataset_page(
         incomplete = f"dataset {state.dataset}: its page is incomplete: {error}"
         report = gather(False)
         report.notes = (incomplete, *report.notes)
-    if facts.refusal:
-        report.notes = (f"Set aside: {facts.refusal}", *report.notes)
     make_directories(state.folder)
     text = json.dumps(report.provenance, indent=1, default=str)
     write_atomic(state.folder / PROVENANCE, text.encode())

@@ -8,6 +8,7 @@ from pathlib import Path
 from cytomill.campaign.config import load_campaign
 from cytomill.campaign.opening import open_datasets
 from cytomill.campaign.pipelines import PIPELINES
+from cytomill.reports.html import own_words
 from cytomill.reports.preview import PreviewDataset, PreviewReport, render_preview
 from cytomill.storage.durable import write_atomic
 
@@ -49,7 +50,9 @@ def preview(source: Path, overrides: Sequence[str], slices: int) -> tuple[Path, 
         if dataset.name in opened.states:
             sheet = PIPELINES[dataset.pipeline].preview(opened.states[dataset.name], slices)
         else:
-            sheet = PreviewDataset(dataset.name, notes=(opened.set_aside[dataset.name],))
+            sheet = PreviewDataset(
+                dataset.name, notes=(own_words(opened.set_aside[dataset.name], dataset.name),)
+            )
         sheets.append(sheet)
         if not sheet.slices and PIPELINES[dataset.pipeline].previews:
             missing[dataset.name] = " ".join(sheet.notes)

@@ -40,7 +40,7 @@ def rank_balance(timings: Sequence[StageTiming]) -> Picture | None:
         text = percent_text(None if share is None else min(1.0, share))
         return to_picture(
             figure,
-            f"Busy and idle time a rank, {ranks} in all, in {len(stages)} stages; busy {text} overall",
+            f"Busy and idle time of each rank, {ranks} in all, in {len(stages)} stages; busy {text} overall",
             captions.BALANCE.format(share=text),
         )
 

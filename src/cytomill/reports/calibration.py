@@ -15,7 +15,7 @@ def calibration_curve(curve: Calibration | None) -> Picture | None:
     if curve is None:
         return None
     rows = curve.rows
-    if not rows:
+    if len(rows) < 2:
         return None
     predicted, observed, counts, trusted = (np.array(column) for column in zip(*rows))
     worst = figures_text(curve.largest_deviation)

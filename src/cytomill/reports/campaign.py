@@ -25,7 +25,7 @@ class DatasetRow:
     particles : int or None
         Clusters labelled; None when not measured.
     load : float or None
-        Mean posterior of the usable volume, 0 to 1.
+        Mean posterior of the usable volume, 0 to 1; None where it is not known.
     median_diameter_um : float or None
         Median equivalent diameter, µm.
     shape : tuple of int
@@ -78,14 +78,14 @@ class DatasetRow:
             state=state,
             link=link,
             particles=None if table is None else len(table),
-            load=report.load,
+            load=None if report.undecided else report.load,
             median_diameter_um=diameter,
             shape=report.shape,
             voxel_size_nm=report.voxel_size_nm,
             slices_set_aside=report.slices_set_aside,
             units_set_aside=len(report.set_aside),
             seconds=report.seconds,
-            labelled_share=report.labelled_share,
+            labelled_share=None if report.undecided else report.labelled_share,
             converged=report.converged,
             reason=reason,
         )

@@ -7,16 +7,28 @@ HISTOGRAMS = (
     "intensity alone does not tell particles from background."
 )
 
+NO_PARTICLES = (
+    "Grey: how many voxels have each intensity. Blue: the background as fitted. There is "
+    "no second curve, for nothing is taken for particles."
+)
+
+LOW_THRESHOLD = (
+    " Dotted: pixels above the low threshold may be particles; background is sampled away from them."
+)
+
+HIGH_THRESHOLD = " Only pixels below the high threshold count as background."
+
 POSTERIOR = (
     "How sure the method is that a voxel of a given intensity belongs to a particle. A steep step is a "
     "clear decision; a long slope means that many voxels are neither surely particle nor surely "
-    "background. These are the tables as they were applied, of the slices with least, median and most "
-    "particles: the step moves with the slice's load π and its brightness."
+    "background. These are the curves as they were applied to the slices with least, median and most "
+    "particles: the step moves with the slice's particle share π and its brightness."
 )
 
 MIXING_WEIGHT = (
-    "Share of each slice's pixels that the fit gives to particles. The prior pulls slices with little "
-    "evidence towards zero; where the two lines differ much, the slice's own histogram says little."
+    "Share π of each slice's pixels that the fit gives to particles. The prior, the expectation that "
+    "particles are few, pulls slices with little evidence towards zero; where the two lines differ much, "
+    "the slice's own histogram says little."
 )
 
 DRIFT = " Below: how much {up} (+) or {down} (−) each slice is than the stack's model."
@@ -39,18 +51,18 @@ CALIBRATION = (
 )
 
 BALANCE = (
-    "Each bar is a rank, as high as the stage was long. Coloured: time spent computing; pale: waiting, "
-    "or reducing on rank 0. Even coloured bars mean that work was shared well. Busy over all stages: "
-    "{share}."
+    "Each bar is a rank (a process that shares the work), as high as the stage was long. Coloured: time "
+    "spent computing; pale: waiting, or putting results together on rank 0. Even coloured bars mean that "
+    "work was shared well. Busy over all stages: {share}."
 )
 
 THRESHOLDS = (
-    "One line a slice. Where a line is flat the threshold hardly matters; where it is steep the regions "
+    "Each line is a slice. Where a line is flat the threshold hardly matters; where it is steep the regions "
     "found are mostly doubtful."
 )
 
 ENRICHMENT = (
-    "The radial distribution function g says how densely a shell is filled compared with the organelle "
+    "The radial distribution function (RDF) g says how densely a shell is filled compared with the organelle "
     "spread evenly over the cytoplasm: g = 1 is even, 2 is twice as dense, 0.5 half. It is an enrichment "
     "over uniform density, not a pair correlation: it says where in the cell an organelle sits, nothing "
     "about how its objects sit to one another. A shell without cytoplasm has no g (–)."
@@ -79,8 +91,14 @@ DISTANCES = (
 )
 
 CONDITIONS = (
-    "Mean over the cells of a condition; bars are 95 % intervals from drawing cells anew within replicates. "
-    "Where bars overlap widely, the cells at hand do not tell the conditions apart."
+    "Mean over the cells of a condition. Bars are 95 % intervals: the mean of cells drawn anew within each "
+    "replicate, many times; a single cell has none. Where bars overlap widely, the cells at hand do not "
+    "tell the conditions apart."
+)
+
+ALL_CELLS = (
+    "Mean over all cells. Bars are 95 % intervals: the mean of cells drawn anew within each replicate, many "
+    "times; a single cell has none."
 )
 
 SIMILARITY = (

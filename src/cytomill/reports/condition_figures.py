@@ -58,7 +58,7 @@ def rdf_by_condition(table: pd.DataFrame, organelle: str, weight: str = "g") -> 
                 ms=4,
                 capsize=2.5,
                 elinewidth=1.1,
-                label=_condition_label(name, part),
+                label=_condition_label(name, part, len(names) == 1),
             )
             line.lines[0].set_zorder(3)
             drawn += [g, high]
@@ -124,8 +124,8 @@ def similarity_matrix(matrix: pd.DataFrame | None, organelle: str) -> Picture | 
         )
 
 
-def _condition_label(name, rows: pd.DataFrame) -> str:
-    label = shortened(name) or "no condition"
+def _condition_label(name, rows: pd.DataFrame, alone: bool) -> str:
+    label = shortened(name) or ("all cells" if alone else "no condition")
     if "cells" in rows:
         cells = int(rows["cells"].max())
         label += f" ({count_text(cells)} cell{'s' if cells != 1 else ''}"

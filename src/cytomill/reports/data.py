@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cytomill.nanoparticles.model import FLAGGED
 from cytomill.reports.truth import Calibration
 
 #: Bins of every intensity histogram.
@@ -194,6 +195,10 @@ class DatasetReport:
         On phantoms with known truth.
     campaign, campaign_link : str
         Name and page of the campaign, for the link back; empty for none.
+    refusal : str
+        Why the dataset was set aside, one sentence; empty for none.
+    downsample : tuple of int
+        (Z, Y, X): voxels of the stack in one voxel of the labels, along each axis.
 
     Raises
     ------
@@ -235,6 +240,8 @@ class DatasetReport:
     calibration: Calibration | None = None
     campaign: str = ""
     campaign_link: str = ""
+    refusal: str = ""
+    downsample: tuple[int, int, int] = (1, 1, 1)
 
     def __post_init__(self) -> None:
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("hist_stack", "hist_bg", "p_bg", "p_np"), (BINS,))
@@ -265,6 +272,28 @@ class DatasetReport:
         return 0 if self.usable is None else int(np.count_nonzero(~np.asarray(self.usable, bool)))
 
     @property
+    def nothing_usable(self) -> bool:
+        """True where the estimator left out every slice."""
+        return self.usable is not None and not np.any(self.usable)
+
+    @property
+    def nothing_found(self) -> bool:
+        """True where the posterior is 0 everywhere."""
+        return self.nothing_usable or (self.tables is not None and not np.any(self.tables))
+
+    @property
+    def undecided(self) -> bool:
+        """True where the verdict is that intensity alone cannot tell: no load is known then, not even 0."""
+        return self.verdict == FLAGGED and self.nothing_found
+
+    @property
+    def label_voxel_size_nm(self) -> tuple[float, ...] | None:
+        """(Z, Y, X) of a voxel of the labels, nm; None when the file has none."""
+        if self.voxel_size_nm is None:
+            return None
+        return tuple(size * factor for size, factor in zip(self.voxel_size_nm, self.downsample))
+
+    @property
     def usable_voxels(self) -> int:
         """Voxels of the slices that took part."""
         if not self.shape:
@@ -281,7 +310,8 @@ class DatasetReport:
             return 0.0
         if "voxel_count" not in self.particles:
             return None
-        return float(self.particles["voxel_count"].sum()) / self.usable_voxels
+        labelled = float(self.particles["voxel_count"].sum()) * int(np.prod(self.downsample))
+        return labelled / self.usable_voxels
 
     @property
     def seconds(self) -> float | None:

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cytomill.reports import captions
 from cytomill.reports.canvas import LIGHT, Picture, log_y_axis, new_figure, styled, to_picture
 from cytomill.reports.data import BINS, DatasetReport
-from cytomill.reports.quantities import count_text, figures_text, percent_text
+from cytomill.reports.quantities import count_text, figures_text, level_text, percent_text
 
 _HALF = (6.2, 3.7)
 _WIDE = (8.4, 3.9)
@@ -51,33 +51,33 @@ def histograms(report: DatasetReport) -> Picture | None:
             background = total * report.w_bg * report.p_bg
             particles = total * (1 - report.w_bg) * report.p_np
             ax.plot(bins, _positive(background), color=LIGHT["background"], label="fit: background")
-            ax.plot(bins, _positive(particles), color=LIGHT["particle"], label="fit: nanoparticles")
-            ax.plot(
-                bins,
-                _positive(background + particles),
-                color=LIGHT["ink"],
-                lw=1.0,
-                ls=(0, (4, 2)),
-                label="fit: sum",
-            )
+            if not report.nothing_found:
+                ax.plot(bins, _positive(particles), color=LIGHT["particle"], label="fit: nanoparticles")
+                ax.plot(
+                    bins,
+                    _positive(background + particles),
+                    color=LIGHT["ink"],
+                    lw=1.0,
+                    ls=(0, (4, 2)),
+                    label="fit: sum",
+                )
         _mark_thresholds(ax, report)
         ax.set_ylim(0.5, max(10.0, 4 * stack.max()))
         log_y_axis(ax)
         ax.set_xlim(*_occupied(stack))
         ax.set_xlabel(_intensity_label(report))
-        ax.set_ylabel("voxels a bin (log scale)")
+        ax.set_ylabel("voxels per bin (log scale)")
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=5, columnspacing=1.4)
-        alt = f"Intensity histogram of {count_text(int(total))} voxels on a log scale"
+        caption = captions.NO_PARTICLES if report.nothing_found else captions.HISTOGRAMS
         marks = _thresholds(report)
+        sentences = {"low": captions.LOW_THRESHOLD, "high": captions.HIGH_THRESHOLD}
+        caption += "".join(sentences[name] for _, name, _ in marks)
+        alt = f"Intensity histogram of {count_text(int(total))} voxels on a log scale"
         if marks:
             alt += f", {' and '.join(f'{name} threshold at {value}' for value, name, _ in marks)}"
         if report.w_bg is not None:
             alt += f"; fitted background weight {figures_text(report.w_bg, 4)}"
-        return to_picture(
-            figure,
-            alt,
-            captions.HISTOGRAMS,
-        )
+        return to_picture(figure, alt, caption)
 
 
 def posterior_rows(report: DatasetReport) -> list[tuple[str, int, np.ndarray]]:
@@ -120,18 +120,8 @@ def posterior_curve(report: DatasetReport) -> Picture | None:
             label = f"{name} load: slice {z}, π = {percent_text(float(report.pi_map[z]))}"
             ax.plot(bins, np.where(seen, table, np.nan), color=colour, ls=dashes, label=label)
         if report.posterior_th is not None:
-            ax.axhline(report.posterior_th, color=LIGHT["threshold"], lw=1.0)
-            ax.annotate(
-                f"labelled from {report.posterior_th:g}",
-                (1, report.posterior_th),
-                (-2, -3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                va="top",
-                color=LIGHT["threshold"],
-                fontsize=8.5,
-            )
+            label = f"labelled from {report.posterior_th:g}"
+            ax.axhline(report.posterior_th, color=LIGHT["threshold"], lw=1.0, label=label)
         ax.set_xlim(*_occupied(report.hist_stack))
         ax.set_ylim(-0.02, 1.04)
         ax.set_xlabel(_intensity_label(report))
@@ -240,7 +230,7 @@ def size_distribution(particles: pd.DataFrame | None) -> Picture | None:
         )
         _plain_log_ticks(ax, low, high)
         ax.set_xlabel(f"{quantity} ({unit}, log scale)")
-        ax.set_ylabel("clusters a bin")
+        ax.set_ylabel("clusters per bin")
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         return to_picture(
             figure,
@@ -271,7 +261,7 @@ def particles_along_z(report: DatasetReport) -> Picture | None:
         _slice_axis(ax, depth)
         ax.set_ylim(0, max(1, histogram.max()) * 1.1)
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        ax.set_ylabel("clusters a slice" if step == 1 else f"clusters per {step} slices")
+        ax.set_ylabel("clusters per slice" if step == 1 else f"clusters per {step} slices")
         return to_picture(
             figure,
             f"Centres of clusters along {depth} slices.",
@@ -308,7 +298,7 @@ def _occupied(histogram: np.ndarray) -> tuple[float, float]:
 def _intensity_label(report: DatasetReport) -> str:
     label = "intensity (bin of 256"
     if report.bin_width != 1:
-        label += f", {figures_text(report.bin_width)} grey levels each"
+        label += f", {level_text(report.bin_width)} grey levels each"
     return label + ("; reversed: particles are dark)" if report.polarity == "dark" else ")")
 
 
@@ -328,7 +318,7 @@ def _mark_thresholds(ax, report: DatasetReport) -> None:
     for value, name, side in _thresholds(report):
         ax.axvline(value, color=LIGHT["threshold"], lw=1.0, ls=(0, (1.5, 1.5)))
         ax.annotate(
-            f"{name} {value}",
+            f"{name} threshold {value}",
             (value, 1),
             (-4 if side == "right" else 4, -2),
             xycoords=("data", "axes fraction"),

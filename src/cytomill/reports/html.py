@@ -15,9 +15,10 @@ import pandas as pd
 from cytomill.nanoparticles.model import FLAGGED, NO_PARTICLES, PARTICLES
 from cytomill.reports import balance, calibration, figures, quantities, slices
 from cytomill.reports.campaign import CampaignReport, DatasetRow
+from cytomill.reports.canvas import Picture
 from cytomill.reports.data import DatasetReport
 from cytomill.reports.partitioning import PartitionRow
-from cytomill.reports.sections import number_text
+from cytomill.reports.sections import column_text, number_text
 
 #: Rows of the particle table on the page; the full table lies beside it.
 TOP_PARTICLES = 20
@@ -27,11 +28,11 @@ _LONGEST_LIST = 24
 _TONES = {PARTICLES: "good", NO_PARTICLES: "neutral", FLAGGED: "warn"}
 _STATES = {"finished": "good", "running": "neutral", "stopped": "warn"}
 
-#: Column, heading, divisor to the heading's unit, significant figures.
+#: Column, heading, divisor to the heading's unit, significant figures of the largest value; 0 for a count.
 _COLUMNS = (
     ("label", "Label", 1, 0),
     ("volume_um3", "Volume (µm³)", 1, 3),
-    ("equivalent_diameter_um", "Eq. diameter (µm)", 1, 3),
+    ("equivalent_diameter_um", "Diameter (µm)", 1, 3),
     ("voxel_count", "Voxels", 1, 0),
     ("posterior_volume_um3", "Σ posterior (µm³)", 1, 3),
     ("centroid_z_nm", "Centre z (µm)", 1000, 4),
@@ -63,13 +64,9 @@ def render_dataset(report: DatasetReport) -> str:
             report=report,
             tone=verdict_tone(report.verdict, report.converged),
             median_diameter=_median(report.particles, "equivalent_diameter_um"),
-            panels=[slices.slice_panels(example, report.voxel_size_nm) for example in report.examples],
+            panels=example_panels(report),
             heat=_gradient(slices.heat_steps(9)),
-            fit_figures=present(
-                figures.histograms(report),
-                figures.posterior_curve(report),
-                figures.mixing_weight(report),
-            ),
+            fit_figures=fit_figures(report),
             calibration_figure=calibration.calibration_curve(report.calibration),
             particle_figures=present(
                 figures.size_distribution(report.particles), figures.particles_along_z(report)
@@ -80,6 +77,23 @@ def render_dataset(report: DatasetReport) -> str:
             provenance=list(provenance_lines(report.provenance)),
         )
     )
+
+
+def example_panels(report: DatasetReport) -> list[slices.SlicePanels]:
+    """Pictures of the example slices; of a stack without particles the images alone, side by side."""
+    if not report.nothing_found:
+        return [slices.slice_panels(example, report.voxel_size_nm) for example in report.examples]
+    seen = [example for example in report.examples if np.ptp(example.image) > 0]
+    return [slices.image_row(seen, report.voxel_size_nm)] if seen else []
+
+
+def fit_figures(report: DatasetReport) -> list[Picture]:
+    """Figures of the fit that have something to show."""
+    if report.nothing_usable:
+        return []
+    if report.nothing_found:
+        return present(figures.histograms(report))
+    return present(figures.histograms(report), figures.posterior_curve(report), figures.mixing_weight(report))
 
 
 def render_campaign(report: CampaignReport) -> str:
@@ -106,6 +120,8 @@ def render_campaign(report: CampaignReport) -> str:
             report=report,
             stacks=stacks,
             tones=[verdict_tone(row.verdict, row.converged) for row in stacks],
+            unusable=[0 < row.slices_set_aside == row.shape[0] for row in stacks],
+            reasons={row.name: own_words(row.reason, row.name) for row in report.datasets},
             partitions=partitions,
             cells=sum(row.cells for row in counted) if counted else None,
             refused=sum(row.refused or 0 for row in counted),
@@ -146,10 +162,8 @@ def top_particles(table: pd.DataFrame | None, rows: int = TOP_PARTICLES) -> dict
     else:
         top = table.head(rows)
     columns = [c for c in _COLUMNS if c[0] in table]
-    body = [
-        [number_text(row[name] / scale, digits) for name, _, scale, digits in columns]
-        for _, row in top.iterrows()
-    ]
+    fields = [column_text(top[name] / scale, digits) for name, _, scale, digits in columns]
+    body = [list(line) for line in zip(*fields)]
     headings = [heading for _, heading, _, _ in columns]
     axes = sorted(c for c in table if str(c).startswith("axis_") and str(c).endswith("_um"))
     if axes:
@@ -194,7 +208,13 @@ def environment() -> jinja2.Environment:
         "figures": quantities.figures_text,
         "percent": quantities.percent_text,
         "scaled": scaled_text,
+        "level": quantities.level_text,
+        "probability": quantities.probability_text,
         "seconds": quantities.seconds_text,
+        "sentence": sentence_text,
+        "table_seconds": quantities.table_seconds_text,
+        "time": quantities.time_text,
+        "whole_percent": whole_percent_text,
         "shape": quantities.shape_text,
         "voxel": quantities.voxel_text,
         "link": page_link,
@@ -210,6 +230,24 @@ def page_link(path: str) -> str:
 def scaled_text(value: float | None, factor: float) -> str:
     """A number in the unit of its column's head."""
     return quantities.NOTHING if value is None else quantities.figures_text(value * factor)
+
+
+def sentence_text(words: str) -> str:
+    """A remark as a sentence: a capital in front and a full stop at the end."""
+    words = words.strip()
+    return words[:1].upper() + words[1:] + ("" if not words or words.endswith((".", "!", "?", ":")) else ".")
+
+
+def own_words(sentence: str, dataset: str) -> str:
+    """A sentence without the name of the dataset that it stands beside."""
+    while sentence.startswith(f"dataset {dataset}: "):
+        sentence = sentence.removeprefix(f"dataset {dataset}: ")
+    return sentence
+
+
+def whole_percent_text(share: float | None) -> str:
+    """Per cent without fractions, for a column of them."""
+    return quantities.NOTHING if share is None else f"{100 * share:.0f}"
 
 
 def present(*pictures) -> list:
@@ -244,7 +282,7 @@ def _leaf(value: Any) -> str:
         return _list_text(value)
     if isinstance(value, Real) and not isinstance(value, Integral):
         return f"{float(value):.10g}"
-    return str(value)
+    return quantities.time_text(str(value))
 
 
 def _list_text(values: Sequence[Any]) -> str:

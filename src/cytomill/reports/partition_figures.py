@@ -61,7 +61,7 @@ def radial_profile(rdf: pd.DataFrame, profile: pd.DataFrame | None, what: str) -
         even_line(ax)
         fine = continuous_profile(profile)
         if fine is not None:
-            ax.stairs(fine[1], fine[0], baseline=None, color=LIGHT["stack"], lw=1.2, label="continuous in t")
+            ax.stairs(fine[1], fine[0], baseline=None, color=LIGHT["stack"], lw=1.2, label="in fine steps")
         ax.fill_between(
             edges,
             np.append(low, low[-1:]),
@@ -207,7 +207,7 @@ def object_distances(objects: pd.DataFrame | None, organelle: str) -> Picture | 
             )
             ax.set_xlabel(f"distance from the {name} (µm)")
             ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes[0].set_ylabel("objects a bin")
+        axes[0].set_ylabel("objects per bin")
         axes[0].legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4)
         return to_picture(
             figure,

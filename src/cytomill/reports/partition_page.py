@@ -15,7 +15,7 @@ from cytomill.reports.partition_colours import ORGANELLE_COLOURS, hex_colour, sh
 from cytomill.reports.partition_examples import ExampleCell
 from cytomill.reports.partition_slices import orthogonal_planes
 from cytomill.reports.partitioning import MOST_LINES, PartitionReport, median_of, method_text, similarity_of
-from cytomill.reports.sections import WORDS, Column, TextTable, number_text, text_table
+from cytomill.reports.sections import WORDS, Column, TextTable, number_text, text_table, word_text
 
 #: Cells with figures of their own; the others are in the tables.
 MOST_CELLS = 12
@@ -70,7 +70,7 @@ def render_partition(report: PartitionReport) -> str:
             explained={"g": captions.ENRICHMENT, "rdf": captions.RDF, "sizes": captions.SHELL_SIZES},
             cells=None
             if report.cells is None
-            else text_table(report.cells, _cell_columns(report), MOST_LINES),
+            else text_table(_cell_rows(report.cells), _cell_columns(report), MOST_LINES),
             sections=[cell_section(report, example) for example in report.examples[:MOST_CELLS]],
             uptake=uptake_table(report),
             distances=present(
@@ -132,10 +132,11 @@ def cell_facts(report: PartitionReport, cell: int) -> str:
         facts.append(f"{int(row['nuclei'])} nuclei, taken together")
     if pd.notna(row.get("censored_fraction")) and row["censored_fraction"] > 0:
         facts.append(f"{quantities.percent_text(float(row['censored_fraction']))} of the cytoplasm censored")
-    if row.get("cut_faces"):
-        facts.append(f"cut by the volume at {row['cut_faces']}")
-    if row.get("note"):
-        facts.append(str(row["note"]))
+    note = str(row.get("note") or "")
+    if row.get("cut_faces") and _cut_at(row["cut_faces"]) not in note:
+        facts.append(_cut_at(row["cut_faces"]))
+    if note:
+        facts.append(note)
     return " · ".join(facts)
 
 
@@ -189,16 +190,29 @@ def uptake_table(report: PartitionReport) -> TextTable | None:
     return text_table(found, columns, MOST_LINES)
 
 
+def _cell_rows(cells: pd.DataFrame) -> pd.DataFrame:
+    """The table of cells, its notes without what another column says."""
+    if "note" not in cells or "cut_faces" not in cells:
+        return cells
+    notes = [
+        word_text(note).replace(f"{_cut_at(faces)}: ", "")
+        for note, faces in zip(cells["note"], cells["cut_faces"], strict=True)
+    ]
+    return cells.assign(note=notes)
+
+
+def _cut_at(faces: object) -> str:
+    return f"cut by the volume at {faces}"
+
+
 def _cell_columns(report: PartitionReport) -> list[Column]:
     return [
         Column("cell", "Cell", 0),
-        Column("condition", "Condition", WORDS),
-        Column("replicate", "Replicate", WORDS),
         *(_size_column(report, f"{part}_", part.capitalize()) for part in ("cell", "nucleus", "cytoplasm")),
         Column("cytoplasm_voxels", "Cytoplasm (voxels)", 0),
         Column("nuclei", "Nuclei", 0),
         Column("censored_fraction", "Censored (%)", factor=100),
-        Column("cut_faces", "Cut at", WORDS),
+        Column("cut_faces", "Cut at face", WORDS),
         Column("note", "Note", WORDS),
     ]
 

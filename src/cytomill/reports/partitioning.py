@@ -83,6 +83,8 @@ class PartitionReport:
         Wall time; the sum of the stages when None.
     campaign, campaign_link : str
         Name and page of the campaign, for the link back; empty for none.
+    refusal : str
+        Why the dataset was set aside, one sentence; empty for none.
     """
 
     name: str
@@ -110,6 +112,7 @@ class PartitionReport:
     runtime_seconds: float | None = None
     campaign: str = ""
     campaign_link: str = ""
+    refusal: str = ""
 
     @property
     def flat(self) -> bool:
@@ -259,7 +262,9 @@ def condition_section(by_condition: pd.DataFrame, table_path: str = "") -> Secti
     """
     named = any(str(name) for name in by_condition["condition"].unique())
     title = "RDF by condition" if named else "RDF over all cells"
-    section = Section(title, "conditions", [captions.ENRICHMENT, captions.CONDITIONS])
+    section = Section(
+        title, "conditions", [captions.ENRICHMENT, captions.CONDITIONS if named else captions.ALL_CELLS]
+    )
     for organelle in by_condition["organelle"].unique():
         for weight in ("g", "g_objects"):
             picture = condition_figures.rdf_by_condition(by_condition, organelle, weight)

@@ -13,7 +13,10 @@ from cytomill.reports import captions, slices
 from cytomill.reports.canvas import LIGHT, Picture, new_figure, styled, to_picture
 from cytomill.reports.data import ExampleSlice
 from cytomill.reports.html import environment, verdict_tone
+from cytomill.reports.quantities import number_of
 
+#: A posterior below it is kept at no threshold that anybody would ask for.
+LOWEST_THRESHOLD = 0.5
 #: Side of the window shown of each slice, pixels of the stack.
 WINDOW_PIXELS = 320
 
@@ -176,6 +179,7 @@ def _sheet(report: PreviewReport, dataset: PreviewDataset, number: int) -> dict:
         "voxel_size_nm": dataset.voxel_size_nm,
         "posterior_th": dataset.posterior_th,
         "slices": cells,
+        "nothing": not any(count.regions for cell in cells for count in cell["counts"]),
         "curve": _threshold_curve(report.thresholds, cells, dataset.posterior_th),
     }
 
@@ -207,16 +211,29 @@ def _slice_cells(report: PreviewReport, dataset: PreviewDataset, part: PreviewSl
         "z": part.z,
         "key": key,
         "ground": ground,
+        "flat": bool(np.ptp(part.image) == 0),
         "blank": slices.outline_overlay(np.zeros((window.height, window.width), bool), ground.height),
-        "window": f"{window.width} × {window.height} pixel",
+        "window": f"window of {window.width} × {window.height} pixels, {_where(example)}",
         "cropped": (window.height, window.width) != part.image.shape,
         "counts": counts,
     }
 
 
+def _where(example: ExampleSlice) -> str:
+    """Why the window lies where it does, in words; see :func:`slices.detail_window`."""
+    highest = np.nanmax(example.posterior, initial=0.0)
+    if highest <= 0:
+        return "from the middle"
+    return "where most particles are" if highest >= LOWEST_THRESHOLD else "where the posterior is highest"
+
+
 def _threshold_curve(thresholds: Sequence[float], cells: list[dict], asked: float | None) -> Picture | None:
-    """Regions by threshold, a line a slice: a flat stretch is where the choice does not matter."""
-    if not cells or len(thresholds) < 2:
+    """Regions by threshold, a line a slice: a flat stretch is where the choice does not matter.
+
+    None where there is no region at any threshold: there is nothing to choose.
+    """
+    most = max((count.regions for cell in cells for count in cell["counts"]), default=0)
+    if not most or len(thresholds) < 2:
         return None
     positions = np.arange(len(thresholds))
     with styled():
@@ -232,13 +249,13 @@ def _threshold_curve(thresholds: Sequence[float], cells: list[dict], asked: floa
             )
         if asked in list(thresholds):
             ax.axvline(list(thresholds).index(asked), color=LIGHT["background"], lw=1.0, ls=(0, (4, 2)))
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.08 * max(most, 1))
         ax.set_xticks(positions, [f"{t:g}" for t in thresholds])
         ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.set_xlabel("posterior threshold")
         ax.set_ylabel("regions in a slice")
         return to_picture(
             figure,
-            f"Regions of {len(cells)} slices by threshold.",
+            f"Regions in {number_of(len(cells), 'slice')} by posterior threshold, {most} at the most.",
             captions.THRESHOLDS,
         )

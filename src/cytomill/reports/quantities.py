@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime, timedelta
 
 #: Stands where there is no number.
 NOTHING = "–"
@@ -26,6 +27,11 @@ def figures_text(value: float | None, figures: int = 3) -> str:
     return f"{value:,.{max(0, figures - 1 - exponent)}f}".replace(",", "\u202f")
 
 
+def level_text(levels: float) -> str:
+    """Grey levels: whole where they are whole."""
+    return count_text(int(levels)) if float(levels).is_integer() else figures_text(levels)
+
+
 def percent_text(share: float | None) -> str:
     """A share of one as per cent."""
     return NOTHING if share is None else f"{figures_text(100 * share)}\u202f%"
@@ -44,6 +50,43 @@ def seconds_text(seconds: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def table_seconds_text(seconds: float | None) -> str:
+    """Seconds for a column of them: hundredths below ten, and nothing finer."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    if 0 < seconds < 0.005:
+        return "< 0.01"
+    return f"{seconds:.2f}" if seconds < 9.995 else figures_text(seconds)
+
+
+def probability_text(value: float | None) -> str:
+    """A number from 0 to 1 to three places; what is not quite an end of the scale is said so."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    if 0 < value < 0.0005:
+        return "< 0.001"
+    return "> 0.999" if 0.9995 <= value < 1 else f"{value:.3f}"
+
+
+def time_text(stamp: str) -> str:
+    """A time of ISO 8601 in words: ``21 November 2026, 09:15 UTC``; any other text as it is.
+
+    The zone is the one that was written, as hours from UTC where it is another.
+    """
+    try:
+        time = datetime.fromisoformat(stamp)
+    except (TypeError, ValueError):
+        return str(stamp)
+    if "T" not in stamp.upper():
+        return stamp
+    offset = time.utcoffset()
+    zone = ""
+    if offset is not None:
+        hours = "" if offset == timedelta(0) else time.strftime("%z")
+        zone = f" UTC{hours[:3]}{':' + hours[3:5] if hours[3:5] not in ('', '00') else ''}"
+    return f"{time.day} {_MONTHS[time.month - 1]} {time.year}, {time:%H:%M}{zone}"
 
 
 def bytes_text(size: float | None) -> str:
@@ -69,6 +112,7 @@ def voxel_text(voxel_size_nm: tuple[float, ...] | None) -> str:
     return " × ".join(f"{v:g}" for v in voxel_size_nm) + " nm"
 
 
+_MONTHS = "January February March April May June July August September October November December".split()
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

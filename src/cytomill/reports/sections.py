@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from cytomill.reports.canvas import Picture
@@ -108,6 +109,20 @@ def number_text(value: object, digits: int) -> str:
     if pd.isna(value):
         return NOTHING
     return count_text(int(value)) if digits == 0 else figures_text(float(value), digits)
+
+
+def column_text(values: pd.Series, digits: int) -> list[str]:
+    """Numbers of a column with as many decimals each: the largest has `digits` figures, 0 for counts."""
+    numbers = values.to_numpy(dtype=np.float64)
+    finite = np.abs(numbers[np.isfinite(numbers)])
+    largest = finite.max(initial=0.0)
+    if digits == 0 or not largest or not 1e-3 <= largest < 1e6:
+        return [number_text(value, digits) for value in numbers]
+    decimals = max(0, digits - 1 - int(f"{largest:e}".partition("e")[2]))
+    return [
+        f"{value:,.{decimals}f}".replace(",", "\u202f") if np.isfinite(value) else NOTHING
+        for value in numbers
+    ]
 
 
 def word_text(value: object) -> str:

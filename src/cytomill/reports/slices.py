@@ -6,6 +6,7 @@ Pictures are palette PNGs: grey steps that the eye cannot tell apart are what ke
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,9 @@ DISPLAY_PIXELS = 720
 DETAIL_PIXELS = 240
 
 _GREYS = 96
+#: Grey (0 to 1) to which a gamma raises the median of a dark picture, and the lowest gamma.
+_MIDDLE_GREY = 0.38
+_LOWEST_GAMMA = 0.45
 _HEAT = 160
 _NOTE = 16
 _OUTLINE_COLOUR = (255, 106, 0)
@@ -100,8 +104,25 @@ def slice_panels(
     )
 
 
+def image_row(
+    examples: Sequence[ExampleSlice], voxel_size_nm: tuple[float, float, float] | None = None
+) -> SlicePanels:
+    """The images of several slices side by side, without posterior and labels."""
+    pixel_nm = None if voxel_size_nm is None else float(voxel_size_nm[2])
+    row = []
+    for example in examples:
+        longest = max(example.image.shape)
+        factor, zoom = -(-longest // DISPLAY_PIXELS), max(1, DISPLAY_PIXELS // longest)
+        grey = enlarge(block_mean(to_grey(example.image), factor), zoom)
+        size = None if pixel_nm is None else pixel_nm * factor / zoom
+        row.append(grey_picture(grey, f"Image, slice {example.z}", size, caption=f"slice z = {example.z}"))
+    return SlicePanels("", row, [])
+
+
 def to_grey(image: np.ndarray, low_percent: float = 0.3, high_percent: float = 99.8) -> np.ndarray:
     """Stretch intensities to 0..1 between two percentiles; NaN and Inf count as the lowest.
+
+    Where bright particles would leave all the rest dark, a gamma raises the median to `_MIDDLE_GREY`.
 
     Parameters
     ----------
@@ -118,13 +139,17 @@ def to_grey(image: np.ndarray, low_percent: float = 0.3, high_percent: float = 9
     finite = np.isfinite(values)
     if not finite.any():
         return np.zeros(image.shape, np.float32)
-    low, high = np.percentile(values[finite], (low_percent, high_percent))
+    low, median, high = np.percentile(values[finite], (low_percent, 50, high_percent))
     if high <= low:
         low, high = float(values[finite].min()), float(values[finite].max())
     if high <= low:
         return np.full(image.shape, 0.5, np.float32)
     values[~finite] = low
-    return np.clip((values - low) / (high - low), 0, 1)
+    grey = np.clip((values - low) / (high - low), 0, 1)
+    middle = (median - low) / (high - low)
+    if not 0 < middle < _MIDDLE_GREY:
+        return grey
+    return grey ** np.float32(max(_LOWEST_GAMMA, np.log(_MIDDLE_GREY) / np.log(middle)))
 
 
 def block_mean(image: np.ndarray, factor: int) -> np.ndarray:
@@ -278,12 +303,13 @@ def _close_up(example, grey, window, pixel_nm, name) -> list[Picture]:
 
 def _row(grey, posterior, edges, pixel_nm, name, frame=None) -> list[Picture]:
     """Image, posterior and outlines side by side; those that exist."""
-    row = [grey_picture(grey, f"Image, {name}", pixel_nm, frame=frame, caption=f"image, {name}")]
+    part = ", detail" if name.startswith("detail") else ""
+    row = [grey_picture(grey, f"Image, {name}", pixel_nm, frame=frame, caption=f"image{part}")]
     if posterior is not None:
-        row.append(heat_picture(posterior, f"Posterior, {name}", pixel_nm, frame, f"posterior, {name}"))
+        row.append(heat_picture(posterior, f"Posterior, {name}", pixel_nm, frame, f"posterior{part}"))
     if edges is not None:
         alt = f"Labels outlined over the image, {name}"
-        row.append(grey_picture(grey, alt, pixel_nm, edges, frame, f"labels, {name}"))
+        row.append(grey_picture(grey, alt, pixel_nm, edges, frame, f"labels{part}"))
     return row
 
 
