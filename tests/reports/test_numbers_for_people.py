@@ -43,5 +43,5 @@ def test_remarks_are_sentences():
 
 
 def test_a_dataset_is_not_named_beside_its_own_name():
-    assert own_words("dataset a: dataset a: no pixel is background", "a") == "no pixel is background"
+    assert own_words("dataset a: no pixel is background", "a") == "no pixel is background"
     assert own_words("dataset ab: torn", "a") == "dataset ab: torn"

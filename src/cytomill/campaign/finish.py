@@ -185,8 +185,7 @@ def _write_campaign(
 ) -> None:
     datasets = []
     for d in opened.campaign.datasets:
-        # The name stands beside it in the table.
-        reason = set_aside.get(d.name, "").removeprefix(f"dataset {d.name}: ")
+        reason = set_aside.get(d.name, "")
         datasets.append(rows.get(d.name) or PIPELINES[d.pipeline].row_without_page(d.name, reason))
     ranks = provenance.get("world", {}).get("ranks", [])
     launches = provenance.get("launches", [])

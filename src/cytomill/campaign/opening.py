@@ -130,12 +130,8 @@ def restore_results(opened: OpenCampaign, ledger: LedgerState) -> dict[str, str]
         for stage in stages:
             known = ledger.stages.get((name, stage.name))
             if known is None or not known.complete:
-                why = (
-                    known.refused
-                    if known is not None and known.refused
-                    else f"stage {stage.name} is not complete"
-                )
-                incomplete[name] = f"dataset {name}: {why}"
+                refused = known.refused if known is not None else None
+                incomplete[name] = refused or f"dataset {name}: stage {stage.name} is not complete"
                 break
             stage.accept(load_arrays(opened.campaign.output, known.reduced))
     return incomplete

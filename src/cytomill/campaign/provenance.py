@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import metadata
@@ -42,13 +43,15 @@ CONTAINER_VARIABLES = ("APPTAINER_CONTAINER", "APPTAINER_NAME", "SINGULARITY_CON
 _GIT_SECONDS = 5
 
 
-def collect(world_info: Mapping[str, Any]) -> dict[str, Any]:
+def collect(world_info: Mapping[str, Any], started: float | None = None) -> dict[str, Any]:
     """Describe this process and its machine; called on rank 0 at the start of a launch.
 
     Parameters
     ----------
     world_info : dict
         What the caller knows of the MPI world (ranks, devices, library), JSON-able; kept as `world`.
+    started : float, optional
+        When the launch began, seconds since the epoch; now where not given.
 
     Returns
     -------
@@ -56,6 +59,7 @@ def collect(world_info: Mapping[str, Any]) -> dict[str, Any]:
         JSON-able: version, commit, python, libraries, host, platform, cpu, container, job, command,
         working_folder, started (ISO 8601 with its zone), world. What cannot be known is None.
     """
+    began = time.time() if started is None else started
     return {
         "version": cytomill.__version__,
         "commit": commit_of_checkout(Path(cytomill.__file__).parent),
@@ -68,7 +72,7 @@ def collect(world_info: Mapping[str, Any]) -> dict[str, Any]:
         "job": {name: os.environ[name] for name in JOB_VARIABLES if name in os.environ},
         "command": [_printable(word) for word in sys.argv],
         "working_folder": _working_folder(),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "started": datetime.fromtimestamp(began).astimezone().isoformat(timespec="seconds"),
         "world": dict(world_info),
     }
 

@@ -189,7 +189,7 @@ def _run_locked(
     )
     journal = Journal(output, launch, world.rank)
     state = _replay(world, output)
-    _announce(world, campaign, launch, binding, journal, lock)
+    _announce(world, campaign, launch, began, binding, journal, lock)
     opened = _open_together(world, campaign, Place(binding.device, world.size))
     measure_baseline()  # only now: opening a format loads its library
     _settle_changes(world, opened, state, journal, options)
@@ -256,6 +256,7 @@ def _announce(
     world: World,
     campaign: Campaign,
     launch: str,
+    began: float,
     binding: Binding,
     journal: Journal,
     lock: CampaignLock | None,
@@ -267,7 +268,7 @@ def _announce(
         return
     lock.record_ranks([identity for _, _, identity in everyones])
     ranks = [entry for entry, _, _ in everyones]
-    provenance = collect({"launch": launch, "ranks": ranks})
+    provenance = collect({"launch": launch, "ranks": ranks}, began)
     journal.launch_line(version=__version__, provenance=provenance, run=asdict(campaign.run))
     hosts = sorted({rank["host"] for rank in ranks})
     say(

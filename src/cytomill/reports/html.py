@@ -240,9 +240,7 @@ def sentence_text(words: str) -> str:
 
 def own_words(sentence: str, dataset: str) -> str:
     """A sentence without the name of the dataset that it stands beside."""
-    while sentence.startswith(f"dataset {dataset}: "):
-        sentence = sentence.removeprefix(f"dataset {dataset}: ")
-    return sentence
+    return sentence.removeprefix(f"dataset {dataset}: ")
 
 
 def whole_percent_text(share: float | None) -> str:

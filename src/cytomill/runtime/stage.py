@@ -65,7 +65,7 @@ class UnitOutput:
 
 
 class DatasetRefused(Exception):
-    """A stage cannot go on with its dataset; the message is one sentence for the user.
+    """A stage cannot go on with its dataset; the message is one sentence for the user, "dataset NAME: …".
 
     Raised by `prepare` (rank 0) or `reduce`, it sets the dataset aside and lets the others finish; any other
     exception there ends the job.
