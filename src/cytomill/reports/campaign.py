@@ -19,7 +19,7 @@ class DatasetRow:
     Parameters
     ----------
     name, pipeline, verdict, state : str
-        ``state`` is ``finished``, ``set aside``, ``stopped`` or ``running``.
+        ``state`` is ``finished``, ``set aside``, or ``incomplete`` where a result could not be read.
     link : str
         Path of the dataset's page relative to the campaign's page; empty for none.
     particles : int or None
@@ -98,8 +98,8 @@ class CampaignReport:
     Parameters
     ----------
     name, started, finished, state : str
-        Times as they are to be shown (ISO 8601 with zone); ``state`` is ``finished``, ``finished with
-        failures``, ``stopped`` or ``running``.
+        Times as they are to be shown (ISO 8601 with zone); ``state`` is ``finished`` or ``finished with
+        failures``.
     ranks : int
         Ranks of the last launch.
     hosts : list of str

@@ -189,8 +189,6 @@ class DatasetReport:
         Units given up.
     timings : list of StageTiming
         Stages in order.
-    runtime_seconds : float or None
-        Wall time; the sum of the stages when None.
     calibration : Calibration or None
         On phantoms with known truth.
     campaign, campaign_link : str
@@ -236,7 +234,6 @@ class DatasetReport:
     particles_path: str = ""
     set_aside: list[SetAside] = field(default_factory=list)
     timings: list[StageTiming] = field(default_factory=list)
-    runtime_seconds: float | None = None
     calibration: Calibration | None = None
     campaign: str = ""
     campaign_link: str = ""
@@ -315,7 +312,5 @@ class DatasetReport:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time, given or summed over stages."""
-        if self.runtime_seconds is not None:
-            return self.runtime_seconds
+        """Wall time of its stages, added up; None where there are none."""
         return sum(t.seconds for t in self.timings) if self.timings else None

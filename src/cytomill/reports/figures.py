@@ -244,12 +244,9 @@ def particles_along_z(report: DatasetReport) -> Picture | None:
     table, size = report.particles, report.voxel_size_nm
     if table is None or table.empty or not report.shape:
         return None
-    if "centroid_z" in table:
-        centre = table["centroid_z"].to_numpy(dtype=np.float64)
-    elif "centroid_z_nm" in table and size is not None:
-        centre = table["centroid_z_nm"].to_numpy(dtype=np.float64) / size[0]
-    else:
+    if "centroid_z_nm" not in table or size is None:
         return None
+    centre = table["centroid_z_nm"].to_numpy(dtype=np.float64) / size[0]
     depth = report.shape[0]
     step = max(1, int(np.ceil(depth / 64)))
     edges = np.append(np.arange(0, depth, step), depth) - 0.5

@@ -26,7 +26,6 @@ TOP_PARTICLES = 20
 _LONGEST_LIST = 24
 
 _TONES = {PARTICLES: "good", NO_PARTICLES: "neutral", FLAGGED: "warn"}
-_STATES = {"finished": "good", "running": "neutral", "stopped": "warn"}
 
 #: Column, heading, divisor to the heading's unit, significant figures of the largest value; 0 for a count.
 _COLUMNS = (
@@ -125,7 +124,7 @@ def render_campaign(report: CampaignReport) -> str:
             partitions=partitions,
             cells=sum(row.cells for row in counted) if counted else None,
             refused=sum(row.refused or 0 for row in counted),
-            state_tone=_STATES.get(report.state, "bad"),
+            state_tone="good" if report.state == "finished" else "bad",
             finished=sum(row.state == "finished" for row in report.datasets),
             lost=[row for row in report.datasets if row.state == "set aside"],
             clusters=sum(row.particles for row in measured) if measured else None,

@@ -79,8 +79,6 @@ class PartitionReport:
         Units given up.
     timings : list of StageTiming
         Stages in order.
-    runtime_seconds : float or None
-        Wall time; the sum of the stages when None.
     campaign, campaign_link : str
         Name and page of the campaign, for the link back; empty for none.
     refusal : str
@@ -109,7 +107,6 @@ class PartitionReport:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     set_aside: list[SetAside] = dataclasses.field(default_factory=list)
     timings: list[StageTiming] = dataclasses.field(default_factory=list)
-    runtime_seconds: float | None = None
     campaign: str = ""
     campaign_link: str = ""
     refusal: str = ""
@@ -139,9 +136,7 @@ class PartitionReport:
 
     @property
     def seconds(self) -> float | None:
-        """Wall time, given or summed over stages."""
-        if self.runtime_seconds is not None:
-            return self.runtime_seconds
+        """Wall time of its stages, added up; None where there are none."""
         return sum(t.seconds for t in self.timings) if self.timings else None
 
 
