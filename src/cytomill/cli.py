@@ -3,30 +3,58 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cytomill import __version__
+from cytomill.campaign.command_parser import CommandParser
+from cytomill.runtime import signals
 from cytomill.runtime.launcher import launched_first, launched_size
+from cytomill.runtime.messages import say
+
+#: What adds a subcommand: its name and what it does.
+AddCommand = Callable[..., CommandParser]
 
 #: Commands that write and do not share their work: several at once would write over one another.
 _ALONE = {"nanoparticles", "convert", "phantom", "verify"}
+
+#: Commands that share their work.
+_SHARED = {"run", "report"}
+
+#: Commands that may compile kernels first, which takes a while.
+_COMPILING = _SHARED | _ALONE
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parse `arguments` and run the subcommand; returns the exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    if options.command in ("run", "report"):
+    try:
+        if options.command not in _COMPILING or not launched_first():
+            return _obey(options)
+        from cytomill.runtime.numba_cache import telling_of_compiling
+
+        with telling_of_compiling(say):
+            return _obey(options)
+    except KeyboardInterrupt:
+        if options.command in _SHARED and (launched_size() or 1) > 1:
+            raise  # to the hook that ends the other ranks too
+        if launched_first():
+            say("interrupted")
+        return 130
+
+
+def _obey(options: argparse.Namespace) -> int:
+    if not (options.command == "run" and options.preview is None or options.command == "unit"):
+        signals.restore()
+    if options.command in _SHARED:
         # A rank's exception must reach the hook that ends the others too.
         return options.run(options)
     if options.command in _ALONE and (launched_size() or 1) > 1:
         if launched_first():
-            print(
-                f"cytomill: '{options.command}' is work for one process, but the launcher started "
-                f"{launched_size()}: start it without mpirun or srun",
-                file=sys.stderr,
+            say(
+                f"'{options.command}' is work for one process, but the launcher started "
+                f"{launched_size()}: start it without mpirun or srun"
             )
         return 2
     try:
@@ -40,24 +68,25 @@ def _refuse(error: ValueError | OSError | RuntimeError) -> int:
     said = str(error)
     if isinstance(error, OSError) and error.strerror and error.filename:
         said = f"{error.filename}: {error.strerror}"
-    print(f"cytomill: {said}", file=sys.stderr)
+    if launched_first():
+        say(said)
     return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="cytomill",
         description="Microscopy campaigns under MPI: segmented, measured, reported, resumable.",
         epilog="Exit codes: 0 finished, 1 failed, 2 refused, 3 finished with datasets set aside, 4 damage "
         "found, 5 locked by another run, 75 stopped (run again to go on).",
     )
     parser.add_argument("--version", action="version", version=f"cytomill {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_commands("command", "COMMAND")
     _add_run(commands)
     _add_plan(commands)
-    _add_every(_add_folder_command(commands, "status", "how far a campaign is", _status))
-    _add_folder_command(commands, "report", "write the reports of a campaign again", _report)
+    _add_every(_add_folder_command(commands, "status", "say how far a campaign is; changes nothing", _status))
+    _add_folder_command(commands, "report", "write the HTML pages of a campaign again", _report)
     _add_verify(commands)
     _add_doctor(commands)
     _add_convert(commands)
@@ -67,24 +96,34 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "run", help="run a campaign (alone, or under mpirun or srun); run it again to go on where it stopped"
+def _add_run(commands: AddCommand) -> None:
+    parser = commands(
+        "run", "run a campaign (alone, or under mpirun or srun); run it again to go on where it stopped"
     )
     parser.add_argument("campaign", type=Path, help="the campaign's TOML file")
     _add_overrides(parser)
     parser.add_argument(
-        "--update", action="store_true", help="redo the stages whose options or input changed"
+        "--update",
+        action="store_true",
+        help="redo the stages whose options or input changed, and those that depend on them; without it "
+        "such a run is refused",
     )
-    parser.add_argument("--retry", action="store_true", help="try units and datasets set aside again")
+    parser.add_argument(
+        "--retry", action="store_true", help="give units and datasets set aside new attempts"
+    )
     parser.add_argument(
         "--max-failures",
         type=int,
         metavar="N",
-        help="failed attempts that the job bears (0: none; default: any number)",
+        help="failed attempts, of all units in this launch, that the job bears: 0 ends it at the first, "
+        "-1 bears any number (default: run.max_failures of the campaign file, or -1)",
     )
     parser.add_argument(
-        "--preview", type=int, metavar="N", help="only a contact sheet of N slices a dataset over thresholds"
+        "--preview",
+        type=int,
+        metavar="N",
+        help="do nothing but write preview.html into the output folder: N slices of each stack, with what "
+        "would be labelled at thresholds from 0.5 to 0.99",
     )
     parser.set_defaults(run=_run)
 
@@ -96,7 +135,8 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SECTION.KEY=VALUE",
         dest="overrides",
-        help="override a value of the campaign file, for example nanoparticles.halo_pad=10",
+        help="replace a value of the campaign file, for example nanoparticles.halo_pad=10; may be given "
+        "several times",
     )
 
 
@@ -127,23 +167,23 @@ def _preview(campaign: Path, overrides: Sequence[str], slices: int) -> int:
             path, missing = preview(campaign, overrides, slices)
             print(path)
             for name, why in missing.items():
-                print(f"cytomill: dataset {name} is not shown: {why}", file=sys.stderr)
+                say(f"dataset {name} is not shown: {why.removeprefix(f'dataset {name}: ')}")
             code = ExitCode.SET_ASIDE if missing else ExitCode.FINISHED
         except (ValueError, OSError, RuntimeError) as error:
-            code = _refuse(error) if launched_first() else ExitCode.REFUSED
+            code = _refuse(error)
     # The others wait here: one sheet is not worth sharing.
     code = world.bcast(code)
     world.finish()
     return code
 
 
-def _add_plan(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "plan", help="what a run would do: units, memory, disk, time; reads headers only"
-    )
+def _add_plan(commands: AddCommand) -> None:
+    parser = commands("plan", "say what a run would need: units, memory, disk, time; reads headers only")
     parser.add_argument("campaign", type=Path, help="the campaign's TOML file")
-    parser.add_argument("--ranks", type=int, default=1, help="ranks of the run")
-    parser.add_argument("--ranks-per-node", type=int, help="ranks that share a node's memory (default: all)")
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="MPI ranks of the run")
+    parser.add_argument(
+        "--ranks-per-node", type=int, metavar="N", help="ranks that share a node's memory (default: all)"
+    )
     _add_overrides(parser)
     _add_every(parser)
     parser.set_defaults(run=_plan)
@@ -157,14 +197,15 @@ def _plan(options: argparse.Namespace) -> int:
     plan = make_plan(
         load_campaign(options.campaign, options.overrides), options.ranks, options.ranks_per_node
     )
-    print_renderable(render_plan(plan, options.all))
+    if launched_first():
+        print_renderable(render_plan(plan, options.all))
     return 0 if plan.fits else 2
 
 
 def _add_folder_command(
-    commands: argparse._SubParsersAction, name: str, text: str, function
+    commands: AddCommand, name: str, text: str, function
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text)
+    parser = commands(name, text)
     parser.add_argument("folder", type=Path, help="output folder of the campaign")
     parser.set_defaults(run=function)
     return parser
@@ -172,7 +213,10 @@ def _add_folder_command(
 
 def _add_every(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--all", action="store_true", help="every stage of every dataset, also where there are many"
+        "--all",
+        action="store_true",
+        help="show every stage of every dataset; otherwise rows that say the same share a line where there "
+        "are more than 8 datasets",
     )
 
 
@@ -180,7 +224,9 @@ def _status(options: argparse.Namespace) -> int:
     from cytomill.campaign.status import read_status, render_status
     from cytomill.reports.terminal import print_renderable
 
-    print_renderable(render_status(read_status(options.folder), options.all))
+    status = read_status(options.folder)
+    if launched_first():
+        print_renderable(render_status(status, options.all))
     return 0
 
 
@@ -205,14 +251,15 @@ def _report(options: argparse.Namespace) -> int:
     return code
 
 
-def _add_verify(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser(
-        "verify", help="check every shard, table and partial result against the ledger"
-    )
+def _add_verify(commands: AddCommand) -> None:
+    parser = commands("verify", "check every shard, table and partial result against the ledger")
     parser.add_argument("folder", type=Path, help="output folder of the campaign")
     parser.add_argument("--mend", action="store_true", help="have the next run make what is damaged again")
     parser.add_argument(
-        "--inputs", action="store_true", help="also read the inputs and compare their checksums"
+        "--inputs",
+        action="store_true",
+        help="also read every input and compare each slice with its checksum; otherwise headers, sizes and "
+        "times are compared",
     )
     parser.set_defaults(run=_verify)
 
@@ -225,7 +272,7 @@ def _verify(options: argparse.Namespace) -> int:
     try:
         report = verify(options.folder, mend=options.mend, inputs=options.inputs)
     except CampaignLocked as locked:
-        print(f"cytomill: {locked}", file=sys.stderr)
+        say(str(locked))
         return ExitCode.LOCKED
     for problem in report.problems:
         print(problem)
@@ -233,9 +280,14 @@ def _verify(options: argparse.Namespace) -> int:
     return ExitCode.DAMAGED if report.problems else ExitCode.FINISHED
 
 
-def _add_doctor(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("doctor", help="check MPI, devices, storage and memory of this machine")
-    parser.add_argument("folder", type=Path, nargs="?", help="folder for the write test (default: this one)")
+def _add_doctor(commands: AddCommand) -> None:
+    parser = commands("doctor", "check MPI, devices, storage and memory of this machine")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        help="folder for the write test, best the one that results will go to (default: the working folder)",
+    )
     parser.set_defaults(run=_doctor)
 
 
@@ -245,67 +297,44 @@ def _doctor(options: argparse.Namespace) -> int:
     return examine(options.folder or Path.cwd())
 
 
-def _add_convert(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("convert", help="copy a volume of any format into an OME-Zarr store")
-    parser.add_argument("source", help="MRC, TIFF, NPY, NPZ, HDF5 (file.h5::/path) or OME-Zarr")
-    parser.add_argument("store", type=Path, help="folder of the store; the volume becomes images/{z-y-x}")
-    parser.add_argument(
-        "--voxel-size-nm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="where the file does not say it"
-    )
-    parser.add_argument(
-        "--dtype", choices=("uint8", "uint16"), help="scale grey levels to it, as from int16 or float32"
-    )
-    parser.add_argument(
-        "--grey-levels",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="what becomes 0 and the largest level (default: all of an integer type, else the data's range)",
-    )
-    parser.set_defaults(run=_convert)
+def _add_convert(commands: AddCommand) -> None:
+    from cytomill.campaign import conversion
+
+    parser = commands("convert", "copy a volume of any format into an OME-Zarr store")
+    conversion.add_flags(parser)
+    parser.set_defaults(run=conversion.convert_volume)
 
 
-def _convert(options: argparse.Namespace) -> int:
-    from cytomill.runtime.telemetry import Progress
-    from cytomill.storage.convert import convert
-    from cytomill.storage.volumes import open_volume
-
-    with open_volume(options.source) as volume:
-        slices = volume.shape[0]
-    with Progress(slices, "convert (slices)") as progress:
-        array = convert(
-            options.source,
-            options.store,
-            voxel_size_nm=options.voxel_size_nm,
-            progress=lambda done, total: progress.update(done),
-            dtype=options.dtype,
-            grey_levels=options.grey_levels,
-        )
-    print(f"{array.root}/{array.name}: {' × '.join(map(str, array.shape))} {array.dtype}")
-    return 0
-
-
-def _add_phantom(commands: argparse._SubParsersAction) -> None:
-    parser = commands.add_parser("phantom", help="make a synthetic specimen with known truth")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+def _add_phantom(commands: AddCommand) -> None:
+    parser = commands("phantom", "make a synthetic specimen with known truth, and a campaign file for it")
+    specimens = parser.add_commands("specimen", "SPECIMEN")
     from cytomill.campaign import phantom
 
-    own = kinds.add_parser("nanoparticles", help="an SBF-SEM-like stack with bright nanoparticles")
+    own = specimens("nanoparticles", "an SBF-SEM-like stack with nanoparticles")
     phantom.add_nanoparticle_flags(own)
     own.set_defaults(run=phantom.make_nanoparticle_phantom)
-    own = kinds.add_parser("partitioning", help="cells with nucleus and granules, whose shells are known")
+    own = specimens("partitioning", "cells with nucleus and granules, whose shells are known")
     phantom.add_partitioning_flags(own)
     own.set_defaults(run=phantom.make_partitioning_phantom)
 
 
-def _add_nanoparticles(commands: argparse._SubParsersAction) -> None:
+def _add_nanoparticles(commands: AddCommand) -> None:
+    from dataclasses import MISSING, fields
+
     from argparse_dataclass import ArgumentParser
 
     from cytomill.nanoparticles.config import NanoparticleSegConfig
 
     flags = ArgumentParser(NanoparticleSegConfig, add_help=False)
-    parser = commands.add_parser(
-        "nanoparticles", parents=[flags], help="segment one stack of a Zarr store in this process"
+    # For the help: left alone, a flag that was not given has a mark in the place of its default.
+    flags.set_defaults(
+        **{f.name: f.default for f in fields(NanoparticleSegConfig) if f.default is not MISSING}
+    )
+    parser = commands(
+        "nanoparticles",
+        "segment one stack of a Zarr store in this process: results go into the store, the model to models/ "
+        "beside it; three numbers are Z Y X",
+        parents=[flags],
     )
     parser.set_defaults(run=_nanoparticles)
 
@@ -316,9 +345,9 @@ def _nanoparticles(options: argparse.Namespace) -> int:
     return segment_stack(options)
 
 
-def _add_unit(commands: argparse._SubParsersAction) -> None:
+def _add_unit(commands: AddCommand) -> None:
     # Without help: a rank starts it for a unit that may kill its process, nobody types it.
-    parser = commands.add_parser("unit")
+    parser = commands("unit")
     parser.add_argument("output", type=Path)
     parser.add_argument("dataset")
     parser.add_argument("stage")

@@ -138,3 +138,8 @@ def test_the_command_prints_once_and_exits_by_what_it_found(tmp_path, environmen
     assert result.returncode == code, result.stderr
     assert result.stdout.count("write test") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_folders_made_for_the_write_test_are_removed_again(tmp_path):
+    assert by_name(doctor(tmp_path / "night" / "results", SoloWorld()))["write test"].ok
+    assert os.listdir(tmp_path) == []

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from math import prod
 
 import numpy as np
@@ -207,3 +208,10 @@ def test_a_stage_that_has_begun_is_planned_with_its_own_units(tmp_path):
     total = sum(needs.units for needs in plan.stages)
     assert sum(plan.done.values()) == total
     assert f"{total} of {total} units are done already" in printed(plan)
+
+
+def test_an_output_that_cannot_be_written_is_noted(tmp_path, monkeypatch):
+    campaign = small_campaign(tmp_path)
+    assert make_plan(campaign, limit=ROOMY).notes == []
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert f"{tmp_path} cannot be written" in printed(make_plan(campaign, limit=ROOMY))

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pytest
 from small_campaigns import run_waves, small_campaign, write_campaign
 
 from cytomill.campaign.config import CampaignError
+from cytomill.campaign.finish import write_reports
 from cytomill.campaign.opening import RESOLVED
 from cytomill.campaign.status import read_status, render_status
 from cytomill.nanoparticles.intensity_stages import BackgroundStage
@@ -57,10 +59,18 @@ def test_a_finished_campaign_is_done(tmp_path):
     run_waves(campaign)
     status = read_status(campaign.output)
     assert states(status) == dict.fromkeys(STAGES, "done")
-    assert (status.state, status.owner, len(status.launches)) == ("done", "", 2)
+    assert (status.state, status.owner, len(status.launches)) == ("stopped", "", 2)
     assert [row.units for row in status.stages] == [4, 4, 0, 4, 12, 12]
     assert all(row.done == row.units for row in status.stages)
+    said = " ".join(printed(status).split())
+    assert "report.html is not written yet" in said and f"'cytomill report {campaign.output}'" in said
+    page = write_reports(campaign.output)
+    status = read_status(campaign.output)
+    assert (status.state, status.notes) == ("done", [])
     assert "campaign: done; 2 launches so far" in printed(status)
+    os.utime(page, (0, 0))
+    status = read_status(campaign.output)
+    assert status.state == "stopped" and "is older than the results" in status.notes[0]
 
 
 def test_while_it_runs_the_units_in_flight_are_counted(tmp_path, monkeypatch):

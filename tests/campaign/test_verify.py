@@ -223,3 +223,12 @@ def test_a_running_campaign_is_not_mended(results):
 def test_a_folder_without_a_campaign_gets_a_sentence(tmp_path):
     with pytest.raises(CampaignError, match="holds no campaign"):
         verify(tmp_path)
+
+
+def test_mending_a_folder_that_cannot_be_written_is_refused_in_a_sentence(results, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise PermissionError(13, "Permission denied", "campaign.lock.abc")
+
+    monkeypatch.setattr(CampaignLock, "acquire", refuse)
+    with pytest.raises(CampaignError, match=r"cannot be written \(Permission denied\), which --mend has to"):
+        verify(results, mend=True)

@@ -9,8 +9,8 @@ from promise_campaigns import one_dataset, save, several
 
 from cytomill.runtime.lock import CampaignLock
 
-#: Seconds that a job may live on after the fault: 10 are promised, on a machine that is not busy.
-PATIENCE_S = 20.0
+#: Seconds that a job may live on after the fault.
+PATIENCE_S = 10.0
 
 FAULTS = {
     "prepare on rank 0": {"what": "prepare", "rank": 0, "stage": "posterior", "do": "raise"},

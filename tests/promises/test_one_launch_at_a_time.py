@@ -16,6 +16,8 @@ def test_a_second_run_is_refused_and_a_dead_ones_lock_is_taken_over(tmp_path, mo
             _, said = second.communicate(timeout=60)
         assert second.returncode == 5, said
         assert "another launch" in said and "pid" in said
+        (journal,) = (campaign.output / "ledger").glob("*-r0.jsonl")
+        assert f"launch {journal.name.removesuffix('-r0.jsonl')}," in said
         assert first.poll() is None
         assert len(campaign.calls(stage="background")) == 2
         first.send_signal(signal.SIGKILL)

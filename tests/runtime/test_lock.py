@@ -89,6 +89,13 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_sentence(tmp_path, ho
     assert os.listdir(tmp_path) == []
 
 
+def test_an_owner_that_is_just_dying_is_waited_for(tmp_path, holder, take):
+    killer = threading.Timer(0.2, lambda: (holder.kill(), holder.wait()))
+    killer.start()
+    assert "process is gone" in take(tmp_path)
+    killer.join()
+
+
 def test_a_process_number_used_again_is_not_the_owner(tmp_path, holder, take):
     edit(tmp_path, started="1")
     assert "process is gone" in take(tmp_path)
@@ -224,6 +231,74 @@ def test_without_any_heartbeat_the_job_ends_before_its_lock_is_taken(tmp_path, f
     wait_for(lambda: ended, timeout=5)
     assert ended == [OSError]
     lock.release()
+
+
+def test_a_disk_that_refuses_the_lock_is_left_as_it_was(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        CampaignLock(tmp_path, "1").acquire()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_launch_that_fails_to_name_itself_gives_the_lock_back(tmp_path):
+    def fail():
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        CampaignLock(tmp_path, "1").acquire(fail)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["00002-later", "00001-first", "100000-longer"])
+def test_the_lock_names_the_launch_by_its_final_number(tmp_path, name):
+    lock = CampaignLock(tmp_path, "00001-later", period_s=0)
+    lock.acquire(lambda: name)
+    lock.beat()
+    with pytest.raises(CampaignLocked, match=f"launch {name},"):
+        CampaignLock(tmp_path, "second").acquire()
+    head, beat, rest = (tmp_path / "campaign.lock").read_text().split("\n")
+    assert json.loads(head)["launch"] == lock.launch == name and int(beat) >= 1 and rest == ""
+    lock.release()
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_link_whose_reply_was_lost_is_ones_own(tmp_path, holder, monkeypatch, dead):
+    if dead:
+        holder.kill()
+        holder.wait()
+    else:
+        (tmp_path / "campaign.lock").unlink()
+    link, replace, asked = os.link, os.replace, []
+
+    def made_but_refused(source, target):
+        asked.append(target)
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    def moved_but_refused(source, target):
+        replace(source, target)
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(os, "link", made_but_refused)
+    monkeypatch.setattr(os, "replace", moved_but_refused)
+    lock = CampaignLock(tmp_path, "second", period_s=0.2)
+    sentence = lock.acquire()
+    assert asked and ("took over" in sentence if dead else sentence is None)
+    monkeypatch.undo()
+    lock.release()
+    assert os.listdir(tmp_path) == []
+
+
+def test_folders_made_for_the_lock_are_durable(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda opened: synced.append(os.readlink(f"/proc/self/fd/{opened}")))
+    lock = CampaignLock(tmp_path / "night" / "results", "1")
+    lock.acquire()
+    lock.release()
+    assert {str(tmp_path), str(tmp_path / "night")} <= set(synced)
 
 
 def test_without_hard_links_the_lock_is_still_exclusive(tmp_path, monkeypatch):

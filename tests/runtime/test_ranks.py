@@ -157,7 +157,8 @@ FAILURES = {
     "raise ValueError('bad voxel')": "ValueError: bad voxel",
     "threading.Thread(target=lambda: [].pop(), name='writer').start(); world.barrier()": "thread writer",
     "error = OSError('disk'); error.add_note('dataset liver, unit 7'); raise error": "dataset liver, unit 7",
-    "raise KeyboardInterrupt": "KeyboardInterrupt",
+    "raise KeyboardInterrupt": ": interrupted; the job ends here",
+    "raise OSError(28, 'No space left on device', 'a.zarr')": "No space left on device: 'a.zarr'; the job",
 }
 
 
@@ -177,6 +178,7 @@ world.finish()
     assert done.elapsed_s < 10
     assert f"rank {culprit} on " in done.stderr and FAILURES[failure] in done.stderr
     assert done.stdout.count("before") == 3
+    assert ("Traceback" in done.stderr) == ("Keyboard" not in failure and "space" not in failure)
     if "Keyboard" in failure:
         assert done.returncode == 130
 

@@ -61,3 +61,27 @@ def test_the_first_reason_is_kept(monkeypatch):
     assert signals.stop_requested() and signals.stop_reason() == "wall time"
     with pytest.raises(ValueError, match="reason"):
         signals.request_stop("")
+
+
+def test_a_stop_is_acknowledged_once(tmp_path):
+    code, out, err = send(signal.SIGINT, signal.SIGUSR1)
+    assert err.splitlines() == [
+        "cytomill: stopping after the units in hand (SIGINT); Ctrl-C again ends at once"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_not_cut_into_units_ends_at_the_first_signal(number, before):
+    script = dedent(f"""
+        import os
+        from cytomill.runtime import signals
+        signals.install()
+        if {before}:
+            os.kill(os.getpid(), {int(number)})
+        signals.restore()
+        os.kill(os.getpid(), {int(number)})
+        print("still here")
+        """)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "" and done.returncode == -number

@@ -35,6 +35,15 @@ def test_as_many_files_as_the_system_allows_may_be_open():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_character_that_the_output_cannot_hold_ends_nothing():
+    script = """
+        from cytomill.runtime import startup
+        startup.prepare_process()
+        print("2 × 3")
+        """
+    assert mpirun(0, script, env={"PYTHONIOENCODING": "ascii"}).stdout == "2 ? 3\n"
+
+
 def cores(monkeypatch, mine, parents):
     affinity = {0: set(range(mine)), os.getppid(): set(range(parents))}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: affinity[pid])
@@ -149,6 +158,26 @@ def test_one_rank_compiles_and_the_others_load(tmp_path):
     assert done.stdout.strip() == "[0, 1, 1]"
     assert list((tmp_path / "cache").rglob("*.nbc"))
     shutil.rmtree(module.parent)
+
+
+def test_compiling_is_told_once_and_loading_not_at_all(tmp_path):
+    (tmp_path / "probe_kernel.py").write_text(
+        "import numba\n@numba.njit(cache=True)\ndef double(x):\n    return 2 * x\n"
+    )
+    script = """
+        from cytomill.runtime import startup
+        startup.prepare_process()
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from cytomill.runtime.numba_cache import telling_of_compiling
+        import probe_kernel
+        with telling_of_compiling(print):
+            probe_kernel.double(3), probe_kernel.double(0.5)
+    """
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first, second = (mpirun(0, script, env=environment, args=[str(tmp_path)]) for _ in range(2))
+    assert first.stdout.count("compiling kernels for this machine") == 1, first.stderr
+    assert second.stdout == "" and second.returncode == 0
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_the_kernels_run_all_the_same():

@@ -31,7 +31,7 @@ def test_a_volume_is_copied_with_its_voxel_size_and_origin(tmp_path, name, compr
         progress=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert (array.name, array.voxel_size_nm, array.dtype) == ("images/50-10-10", (50, 10, 10), np.int16)
-    assert seen == [(4, 10), (8, 10), (10, 10)]
+    assert seen == [(0, 10), (4, 10), (8, 10), (10, 10)]
     assert array.attributes["processing"] == {"step": "convert", "complete": True}
     assert array.attributes["inputs"][0]["name"] == name
     with open_volume(tmp_path / "a.zarr") as volume:
@@ -45,6 +45,28 @@ def test_a_missing_voxel_size_is_asked_for(tmp_path):
     assert not (tmp_path / "a.zarr").exists()
     array = convert(tmp_path / "a.npy", tmp_path / "a.zarr", name="images/raw", voxel_size_nm=(5, 1, 1))
     assert array.voxel_size_nm == (5, 1, 1) and array.read().all()
+
+
+def test_a_copy_replaces_that_of_the_same_source_and_nothing_else(tmp_path):
+    size = {"voxel_size_nm": (50, 10, 10)}
+    for value, name in enumerate(("a.npy", "b.npy")):
+        np.save(tmp_path / name, np.full((2, 3, 4), value, np.uint8))
+    convert(tmp_path / "a.npy", tmp_path / "s.zarr", **size)
+    with pytest.raises(VolumeError, match=r"holds images/50-10-10 already, made from a\.npy"):
+        convert(tmp_path / "b.npy", tmp_path / "s.zarr", **size)
+    np.save(tmp_path / "a.npy", np.full((2, 3, 4), 7, np.uint8))
+    assert (convert(tmp_path / "a.npy", tmp_path / "s.zarr", **size).read() == 7).all()
+
+
+def test_a_store_is_not_copied_into_itself(tmp_path):
+    (tmp_path / "old").mkdir()
+    np.save(tmp_path / "old" / "s.zarr.npy", np.ones((2, 3, 4), np.uint8))
+    (tmp_path / "old" / "s.zarr.npy").rename(tmp_path / "old" / "s.zarr")
+    convert(tmp_path / "old" / "s.zarr", tmp_path / "s.zarr", voxel_size_nm=(50, 10, 10))
+    for source in ("s.zarr", "s.zarr::/images/50-10-10"):
+        with pytest.raises(VolumeError, match="remove it, or choose another store"):
+            convert(tmp_path / source, tmp_path / "s.zarr")
+    assert open_store(tmp_path / "s.zarr").open("images/50-10-10").read().all()
 
 
 def test_a_copy_that_breaks_off_says_so_and_is_finished_by_the_next(tmp_path):

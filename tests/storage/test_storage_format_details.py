@@ -71,6 +71,20 @@ def test_a_compressed_file_that_is_no_mrc_is_refused(tmp_path, compress, suffix)
 # TIFF
 
 
+@pytest.mark.parametrize(
+    ("options", "axes"), [({"imagej": True, "metadata": {"axes": "TYX"}}, "ztcyxs"), ({}, "zyx")]
+)
+def test_slices_that_were_written_as_times_or_samples_can_be_named(tmp_path, options, axes):
+    data = ramp("u1", (4, 37, 53))
+    if not options:  # four planes are taken for the samples of a colour image
+        options = {"photometric": "rgb", "planarconfig": "separate"}
+    path = tiff(tmp_path / "a.tif", data, **options)
+    with pytest.raises(VolumeError, match=f"or '::axes={axes}' where they are its slices"):
+        open_volume(path)
+    with open_volume(f"{path}::axes={axes}") as volume:
+        np.testing.assert_array_equal(volume.read(), data)
+
+
 def test_ome_tiff_states_its_voxel_size(tmp_path):
     path = tiff(
         tmp_path / "a.ome.tif", ramp("u1"), photometric="minisblack",
@@ -283,11 +297,18 @@ def test_hdf5_dataset_must_be_clear_and_exist(tmp_path):
         file["group/label"] = ramp("u2")
         file["text"] = "no image"
         file["points"] = np.zeros(3)
-    with pytest.raises(VolumeError, match="/group/label, /raw"):
+    with pytest.raises(VolumeError, match=r"/group/label, /raw.*as in a\.h5::/group/label\."):
         open_volume(path)
     np.testing.assert_array_equal(open_volume(f"{path}::/group/label").read(), ramp("u2"))
     with pytest.raises(VolumeError, match="no dataset /none"):
         open_volume(f"{path}::/none")
+
+
+def test_hdf5_without_an_image_is_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["points"] = np.zeros(3)
+    with pytest.raises(VolumeError, match="holds no image"):
+        open_volume(tmp_path / "a.h5")
 
 
 def test_hdf5_virtual_dataset_with_a_missing_part_is_refused(tmp_path):

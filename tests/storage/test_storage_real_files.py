@@ -87,6 +87,15 @@ def test_ome_set_is_found_from_its_companion_any_member_or_the_folder(formats):
             assert volume.identity()["files"] == 5
 
 
+@pytest.mark.parametrize("target", ["multifile.companion.ome", "multifile-Z2.ome.tiff"])
+def test_ome_set_is_found_through_a_link(formats, tmp_path, target):
+    folder = formats / "tiff" / "ome_multifile_companion"
+    link = tmp_path / target.replace("multifile", "linked")
+    link.symlink_to(folder / target)
+    with open_volume(link) as linked, open_volume(folder) as volume:
+        np.testing.assert_array_equal(linked.read(), volume.read())
+
+
 def test_ome_set_with_a_missing_member_is_refused(formats, tmp_path):
     folder = formats / "tiff" / "ome_multifile_companion"
     for file in folder.iterdir():

@@ -214,8 +214,8 @@ def test_spacings_of_a_group_are_one_multiscale_image_finest_first(tmp_path):
 
 
 def test_metadata_are_valid_ome_ngff(tmp_path):
-    models = pytest.importorskip("ome_zarr_models.v05")
-    image = pytest.importorskip("ome_zarr_models.v05.image")
+    models = pytest.importorskip("ome_zarr_models.v05", reason="needs ome-zarr-models")
+    image = models.image
     store, _, _ = full_store(tmp_path / "a.zarr")
     # The package's check of a whole image looks for labels one level down only, ours are nested.
     attributes = zarr.open_group(store.root, mode="r").attrs.asdict()["ome"]
@@ -225,7 +225,7 @@ def test_metadata_are_valid_ome_ngff(tmp_path):
 
 
 def test_ome_zarr_finds_the_image_and_its_labels(tmp_path):
-    reader = pytest.importorskip("ome_zarr.reader")
+    reader = pytest.importorskip("ome_zarr.reader", reason="needs ome-zarr (the test extra)")
     from ome_zarr.io import parse_url
 
     store, image, masks = full_store(tmp_path / "a.zarr")

@@ -232,7 +232,7 @@ def _check_writing(world: World, folder: Path) -> list[Check]:
     path = folder / f".cytomill-doctor-{world.rank}-{secrets.token_hex(4)}"
     seconds, trouble = 0.0, ""
     data = os.urandom(2**20)
-    made = not folder.exists()
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
     world.barrier()
     try:
         if world.rank == 0:
@@ -256,9 +256,10 @@ def _check_writing(world: World, folder: Path) -> list[Check]:
         with suppress(OSError):  # a full disk leaves a part of the file; on a read-only one there is none
             path.unlink(missing_ok=True)
     found = _everywhere(world, (seconds, trouble))
-    if made and world.rank == 0:
-        with suppress(OSError):  # it is not this test's business to leave a folder
-            folder.rmdir()
+    if world.rank == 0:
+        with suppress(OSError):  # it is not this test's business to leave folders
+            for above in made:
+                above.rmdir()
     troubles = {f"rank {rank}: {trouble}" for rank, (_, trouble) in enumerate(found) if trouble}
     if troubles:
         advice = "choose an output folder that every rank can write to"

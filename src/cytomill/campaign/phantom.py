@@ -21,15 +21,39 @@ TRUTH = "labels/truth"
 def add_nanoparticle_flags(parser: argparse.ArgumentParser) -> None:
     """Flags of `cytomill phantom nanoparticles`."""
     parser.add_argument("output", type=Path, help="folder to make: stack.zarr, phantom.json, campaign.toml")
-    parser.add_argument("--shape", type=int, nargs=3, default=(32, 512, 512), metavar=("Z", "Y", "X"))
-    parser.add_argument("--seed", type=int, default=1, help="everything random follows from it")
-    parser.add_argument("--load", type=float, default=0.01, help="share of voxels that are particle")
-    parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8")
-    parser.add_argument("--polarity", choices=("bright", "dark"), default="bright")
-    parser.add_argument("--drift", type=float, default=0.0, help="brightness drift, 8-bit grey levels")
-    parser.add_argument("--blank", type=int, nargs="*", default=(), metavar="Z", help="slices not acquired")
     parser.add_argument(
-        "--voxel-size-nm", type=float, nargs=3, default=VOXEL_SIZE_NM, metavar=("Z", "Y", "X")
+        "--shape", type=int, nargs=3, default=(32, 512, 512), metavar=("Z", "Y", "X"), help="voxels"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="everything random follows from it")
+    parser.add_argument(
+        "--load", type=float, default=0.01, metavar="SHARE", help="share of particle voxels, 0 to 0.1"
+    )
+    parser.add_argument("--dtype", choices=("uint8", "uint16"), default="uint8", help="of the pixels")
+    parser.add_argument(
+        "--polarity", choices=("bright", "dark"), default="bright", help="particles against the tissue"
+    )
+    parser.add_argument(
+        "--drift",
+        type=float,
+        default=0.0,
+        metavar="LEVELS",
+        help="largest brightness offset of a slice, 8-bit grey levels",
+    )
+    parser.add_argument(
+        "--blank",
+        type=int,
+        nargs="*",
+        default=(),
+        metavar="Z",
+        help="slices that are left black, by number from 0 (default: none)",
+    )
+    parser.add_argument(
+        "--voxel-size-nm",
+        type=float,
+        nargs=3,
+        default=VOXEL_SIZE_NM,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in nm",
     )
 
 
@@ -116,14 +140,25 @@ def add_partitioning_flags(parser: argparse.ArgumentParser) -> None:
         default="dent",
         help="concentric spheres, a dented cell, a large adherent cell, or many cells",
     )
-    parser.add_argument("--scale", type=float, default=1.0, help="enlarges the cells")
-    parser.add_argument("--seed", type=int, default=1, help="everything random follows from it")
     parser.add_argument(
-        "--voxel-size-nm", type=float, nargs=3, metavar=("Z", "Y", "X"), help="(the kind's own)"
+        "--scale", type=float, default=1.0, metavar="FACTOR", help="enlarges all lengths of the cells"
+    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="everything random follows from it")
+    parser.add_argument(
+        "--voxel-size-nm",
+        type=float,
+        nargs=3,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in nm (default: the kind's own)",
     )
     parser.add_argument("--format", choices=("zarr", "tiff"), default="zarr", help="of the volumes")
     parser.add_argument(
-        "--cells", type=int, nargs=3, default=(6, 6, 6), metavar=("Z", "Y", "X"), help="cells of a tissue"
+        "--cells",
+        type=int,
+        nargs=3,
+        default=(6, 6, 6),
+        metavar=("Z", "Y", "X"),
+        help="cells along each axis, of a tissue only",
     )
 
 

@@ -7,6 +7,7 @@ are estimates, the times from what an earlier launch into the same folder needed
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from rich.console import Group
 from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
+from cytomill.campaign.datasets import check_input_exists
 from cytomill.campaign.opening import TELEMETRY, in_order
 from cytomill.campaign.pipeline import Place
 from cytomill.campaign.pipelines import PIPELINES
@@ -205,6 +207,7 @@ def make_plan(
     for dataset in in_order(campaign.datasets):
         plan.pipelines[dataset.name] = dataset.pipeline
         try:
+            check_input_exists(dataset)
             plan.stages += estimate(campaign, dataset, ranks, opened)
         except (ValueError, OSError) as error:
             plan.refused[dataset.name] = f"dataset {dataset.name}: {error}"
@@ -291,6 +294,8 @@ def _check_memory(plan: CampaignPlan, campaign: Campaign, limit: MemoryLimit | N
 def _check_disk(plan: CampaignPlan) -> None:
     folder = next(path for path in (plan.output, *plan.output.parents) if path.is_dir())
     plan.free_disk_bytes = shutil.disk_usage(folder).free
+    if not os.access(folder, os.W_OK):
+        plan.notes.append(f"{folder} cannot be written: choose another with --set campaign.output=FOLDER")
     if plan.disk_bytes > plan.free_disk_bytes and not plan.done:
         plan.notes.append(
             f"the results need about {bytes_text(plan.disk_bytes)}, but {bytes_text(plan.free_disk_bytes)} "
@@ -310,7 +315,7 @@ def render_plan(plan: CampaignPlan, every: bool = False) -> Group:
     rows = [_row(stage) for stage in plan.stages]
     if not every and len({row.dataset for row in rows}) > MANY:
         rows = fold_plan(rows, [plan.pipelines[row.dataset] for row in rows])
-    lines = [Text(sentence) for sentence in plan.refused.values()]
+    lines = [Text(f"set aside: {sentence}") for sentence in plan.refused.values()]
     table = [plan_table(rows)] if rows else []
     return Group(
         Text(f"{plan.name}: {_ranks(plan)}, results in {plan.output}"),

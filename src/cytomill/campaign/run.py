@@ -9,8 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,14 +39,17 @@ from cytomill.runtime.failures import ExitCode, Refused, Stopped
 from cytomill.runtime.journals import next_launch
 from cytomill.runtime.launcher import check_world, launched_first
 from cytomill.runtime.ledger import Journal, LedgerState, replay
-from cytomill.runtime.lock import CampaignLock, CampaignLocked, process_identity
+from cytomill.runtime.lock import CampaignLock, CampaignLocked
+from cytomill.runtime.lock_owner import process_identity
 from cytomill.runtime.memory import MemoryLimit, PlanDoesNotFit, check_fits, measure_baseline
+from cytomill.runtime.messages import say
 from cytomill.runtime.needs import StageNeeds, demand_of
-from cytomill.runtime.numba_cache import cache_filled, warm
+from cytomill.runtime.numba_cache import warm
 from cytomill.runtime.planning import Policy, changes_sentence, damage_sentence
 from cytomill.runtime.ranks import World, connect, install_abort_hook
 from cytomill.runtime.signals import stop_reason
 from cytomill.runtime.telemetry import Telemetry
+from cytomill.storage.durable import make_directories
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +113,6 @@ def run(source: Path, options: RunOptions) -> int:
     return int(code)
 
 
-def say(text: str) -> None:
-    """One line for the person who watches, on standard error."""
-    # Nobody may read it any more: that is no reason to end a run.
-    with suppress(OSError, ValueError):
-        print(f"cytomill: {text}", file=sys.stderr, flush=True)
-
-
 def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, str, CampaignLock | None]:
     """Read the campaign and take its lock on rank 0; tell every rank (collective)."""
     answer: tuple[type[Exception] | None, str, Any] = (None, "", None)
@@ -128,14 +123,12 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
             for warning in campaign.warnings:
                 say(warning)
             _make_output(campaign.output)
-            launch = next_launch(campaign.output, new_launch_id())
-            lock = CampaignLock(campaign.output, launch)
-            taken_over = _acquire(lock, campaign.output)
+            number = partial(next_launch, campaign.output, new_launch_id())
+            lock = CampaignLock(campaign.output, number())
+            taken_over = _acquire(lock, campaign.output, number)
             if taken_over:
                 say(taken_over)
-            # Only now: a launch that held the lock until this moment may have counted further.
-            launch = next_launch(campaign.output, new_launch_id())
-            answer = (None, launch, resolved(keep_timed_names(campaign)))
+            answer = (None, lock.launch, resolved(keep_timed_names(campaign)))
         except CampaignLocked as locked:
             lock = None
             answer = (CampaignLocked, str(locked), None)
@@ -151,14 +144,14 @@ def _begin(world: World, source: Path, options: RunOptions) -> tuple[Campaign, s
 
 def _make_output(output: Path) -> None:
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_directories(output)
     except OSError as error:
         raise _unusable(output, "made", error) from error
 
 
-def _acquire(lock: CampaignLock, output: Path) -> str:
+def _acquire(lock: CampaignLock, output: Path, number: Callable[[], str]) -> str | None:
     try:
-        return lock.acquire()
+        return lock.acquire(number)
     except OSError as error:
         raise _unusable(output, "written", error) from error
 
@@ -178,8 +171,6 @@ def _run_locked(
     began = time.time()
     output = campaign.output
     binding = bind(world, campaign.run.device)
-    if world.rank == 0 and not cache_filled():
-        say("compiling kernels for this machine, once; this takes about half a minute")
     trouble = warm(world, partial(compile_kernels, campaign))
     if trouble and world.local_rank == 0:
         say(trouble)

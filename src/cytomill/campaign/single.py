@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 from cytomill.nanoparticles.config import NanoparticleSegConfig
@@ -17,8 +17,7 @@ MODELS = "models"
 def segment_stack(options: argparse.Namespace) -> int:
     """Fit, predict, save the model beside the store, label."""
     given = {f.name: getattr(options, f.name) for f in fields(NanoparticleSegConfig)}
-    # argparse-dataclass leaves its own mark where a flag was not given.
-    config = NanoparticleSegConfig(**{n: v for n, v in given.items() if v is not MISSING})
+    config = NanoparticleSegConfig(**given)
     segmentation = NanoparticleSegmentation(config).fit()
     posterior = segmentation.predict()
     model = Path(config.root_path).parent / MODELS / str(config.model_name)

@@ -15,10 +15,12 @@ from rich.text import Text
 
 from cytomill.campaign.config import Campaign, CampaignError, Dataset
 from cytomill.campaign.opening import RESOLVED, TELEMETRY, in_order, open_datasets, stored_campaign
+from cytomill.campaign.pipeline import REPORT
 from cytomill.campaign.pipelines import PIPELINES
 from cytomill.reports.terminal import MANY, StatusRow, fold_status, status_table
-from cytomill.runtime.ledger import StageState, replay
-from cytomill.runtime.lock import read_owner
+from cytomill.runtime.journals import journal_files
+from cytomill.runtime.ledger import LedgerState, StageState, replay
+from cytomill.runtime.lock_owner import read_owner
 from cytomill.runtime.telemetry import read_events
 
 WAITING, RUNNING, DONE, SET_ASIDE, STOPPED = "waiting", "running", "done", "set aside", "stopped"
@@ -90,6 +92,7 @@ class CampaignStatus:
         Its output folder.
     state : str
         ``running``, ``done``, ``set aside`` (all that can be done is done), ``stopped`` or ``waiting``.
+        Without a report of its results a campaign is not done.
     owner : str
         Who runs it now, or ran it when it died; empty where nobody holds the lock.
     stages : list of StageStatus
@@ -97,7 +100,7 @@ class CampaignStatus:
     launches : list of Launch
         So far.
     notes : list of str
-        Damaged journal lines, datasets whose input cannot be opened.
+        Damaged journal lines, datasets whose input cannot be opened, what is missing of the report.
     """
 
     name: str
@@ -162,7 +165,25 @@ def read_status(folder: Path) -> CampaignStatus:
             rows[dataset.name].append(StageStatus(dataset.name, "", SET_ASIDE, errors=[refused]))
     status.stages = [row for dataset in campaign.datasets for row in rows[dataset.name]]
     status.state = RUNNING if running is not None else _overall(status.stages)
+    missing = _missing_report(folder, ledger) if status.state in (DONE, SET_ASIDE) else ""
+    if missing:
+        status.state = STOPPED if status.state == DONE else status.state
+        status.notes.append(missing)
     return status
+
+
+def _missing_report(folder: Path, ledger: LedgerState) -> str:
+    """What is missing of the reports of a campaign whose stages are done; empty where nothing is."""
+    page = folder / REPORT
+    if not page.exists():
+        what = f"{page} is not written yet"
+    elif ledger.pages_are_old and page.stat().st_mtime < max(
+        file.path.stat().st_mtime for file in journal_files(folder)
+    ):
+        what = f"{page} is older than the results"
+    else:
+        return ""
+    return f"{what}: 'cytomill report {folder}' writes the pages, and so does the same run again"
 
 
 def _needs_lost(dataset: Dataset, lost: Set[str]) -> str:

@@ -85,11 +85,16 @@ def verify(
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[tuple[str, str | None]]:
-    lock = CampaignLock(folder, next_launch(folder, new_launch_id()))
-    taken_over = lock.acquire()
+    name = new_launch_id()
+    lock = CampaignLock(folder, next_launch(folder, name))
     try:
-        # Only now: the launch that held the lock until this moment may have counted further.
-        yield next_launch(folder, new_launch_id()), taken_over
+        taken_over = lock.acquire(lambda: next_launch(folder, name))
+    except OSError as error:
+        raise CampaignError(
+            f"{folder} cannot be written ({error.strerror}), which --mend has to"
+        ) from error
+    try:
+        yield lock.launch, taken_over
     finally:
         lock.release()
 

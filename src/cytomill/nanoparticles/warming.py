@@ -7,7 +7,7 @@ import numpy as np
 from cytomill.kernels.background import background_histogram
 from cytomill.kernels.binning import Binning, slice_range, to_bins
 from cytomill.kernels.histogram import histogram_256
-from cytomill.kernels.labelling import label_volume
+from cytomill.kernels.labelling import label_volume, threshold_mask
 from cytomill.kernels.lookup import apply_table
 from cytomill.nanoparticles.downsample import downsample_posterior
 from cytomill.nanoparticles.measurements import measure_unit, merge_measurements, particle_table
@@ -28,6 +28,7 @@ def warm_kernels() -> None:
     for dtype in (np.float16, np.uint8):
         posterior = apply_table(image, np.linspace(0, 1 if dtype == np.float16 else 255, 256).astype(dtype))
         downsample_posterior(posterior, (1, 5, 5))
+        threshold_mask(posterior, 0.5)
         labels = label_volume(posterior, 0.5)
         sums = merge_measurements(measure_unit(labels, ((0, 4), (0, 64), (0, 64)), posterior, image))
         particle_table(sums, (1.0, 1.0, 1.0))

@@ -22,6 +22,7 @@ may be gone from now on).
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -40,7 +41,6 @@ from cytomill.runtime.arrays import (
 )
 from cytomill.runtime.journals import (
     JOURNALS,
-    LedgerError,
     epoch_key,
     journal_files,
     journal_name,
@@ -49,7 +49,7 @@ from cytomill.runtime.journals import (
     placed_lines,
 )
 from cytomill.runtime.stage import Arrays, Unit
-from cytomill.storage.durable import ShardRecord, fsync_directory, write_atomic
+from cytomill.storage.durable import ShardRecord, fsync_directory, make_directories, write_atomic
 
 ASIDE = "aside"
 
@@ -200,15 +200,15 @@ class Journal:
 
     def _append(self, kind: str, **values: Any) -> None:
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_directories(self._folder)
             self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             fsync_directory(self._folder)
         line = make_line({"k": kind, "t": round(time.time(), 3), **values})
         written = os.write(self._file, line)
         if written != len(line):
-            raise LedgerError(
-                f"{self.path}: wrote {written} of {len(line)} bytes of a line; is the disk full?"
-            )
+            # The kernel takes what fits, and says nothing of the rest before the next call.
+            fit = f"No space left: {written} of {len(line)} bytes of a line fit"
+            raise OSError(errno.ENOSPC, fit, str(self.path))
         os.fdatasync(self._file)
 
     def launch_line(self, **values: Any) -> None:

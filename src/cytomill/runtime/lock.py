@@ -11,109 +11,36 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import threading
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cytomill.runtime.peers import process_start
-from cytomill.storage.durable import write_atomic
+from cytomill.runtime.lock_owner import (
+    LOCK,
+    PERIOD_S,
+    PERIODS,
+    identity,
+    process_alive,
+    read_lock,
+    read_or_empty,
+    who,
+)
+from cytomill.storage.durable import make_directories, write_atomic
 
 log = logging.getLogger(__name__)
 
-_PERIODS = 3
 #: How long ranks of a dead launch may take to die: a launcher ends them within seconds.
 _SURVIVORS_S = 20.0
+#: How long an owner in sight is looked at before a launch is refused: a killed process takes a moment to go.
+_DYING_S = 0.5
 _BEAT_DIGITS = 20
 
 
 class CampaignLocked(RuntimeError):
     """Another launch works on the campaign, or has taken it over from this one."""
-
-
-def _read_or_empty(read: Callable[[], str]) -> str:
-    try:
-        return read().strip()
-    except OSError:
-        return ""
-
-
-def _identity(launch: str) -> dict[str, Any]:
-    pid = os.getpid()
-    return {
-        "host": platform.node(),
-        "boot": _read_or_empty(Path("/proc/sys/kernel/random/boot_id").read_text),
-        "pid_namespace": _read_or_empty(lambda: os.readlink("/proc/self/ns/pid")),
-        "pid": pid,
-        "started": process_start(pid),
-        "launch": launch,
-        "since": datetime.now(UTC).isoformat(timespec="seconds"),
-        "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
-        "slurm_restarts": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-        "token": uuid.uuid4().hex,
-    }
-
-
-def process_identity() -> dict[str, Any]:
-    """What tells this process from every other: host, boot, namespace, pid and when it began."""
-    me = _identity("")
-    return {key: me[key] for key in ("host", "boot", "pid_namespace", "pid", "started")}
-
-
-def _who(owner: dict[str, Any]) -> str:
-    return (
-        f"host {owner.get('host', '?')}, pid {owner.get('pid', '?')}, "
-        f"launch {owner.get('launch', '?')}, since {owner.get('since', '?')}"
-    )
-
-
-def _process_alive(owner: dict[str, Any], me: dict[str, Any]) -> bool | None:
-    """Whether the owner's process runs; None where it cannot be seen from here."""
-    if not me["boot"] or any(owner.get(k) != me[k] for k in ("host", "boot", "pid_namespace")):
-        return None
-    started = process_start(int(owner.get("pid", 0)))
-    return started is not None and started == owner.get("started")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a campaign's lock, as far as it can be told without waiting.
-
-    Parameters
-    ----------
-    text : str
-        Host, pid, launch and since when.
-    launch : str
-        Name of the launch.
-    alive : bool
-        Whether it runs: by its process where that can be seen, else by the age of its heartbeat.
-    """
-
-    text: str
-    launch: str
-    alive: bool
-
-
-def read_owner(folder: Path) -> Owner | None:
-    """Return who holds the lock of a campaign's folder, None where nobody does; takes and changes nothing."""
-    lock = CampaignLock(folder, "")
-    try:
-        owner, _ = lock._read()
-        age_s = time.time() - lock.path.stat().st_mtime
-    except FileNotFoundError:
-        return None
-    if owner is None:
-        return None
-    alive = _process_alive(owner, _identity(""))
-    if alive is None:
-        # Clocks of two nodes differ by seconds at most where jobs run at all: twice the patience is enough.
-        alive = age_s < 2 * _PERIODS * lock.period_s
-    return Owner(_who(owner), str(owner.get("launch", "")), alive)
 
 
 class CampaignLock:
@@ -128,20 +55,21 @@ class CampaignLock:
     period_s : float
         Seconds between heartbeats; an owner out of sight is dead after three without one.
     notify : callable, optional
-        Called with a sentence when the owner's heartbeat has to be watched, which takes a while.
+        Called with a sentence when the owner's heartbeat has to be watched, which takes a while; a warning
+        in the log by default.
     """
 
     def __init__(
         self,
         folder: Path,
         launch: str,
-        period_s: float = 10.0,
+        period_s: float = PERIOD_S,
         notify: Callable[[str], None] | None = None,
     ) -> None:
-        self.path = Path(folder) / "campaign.lock"
+        self.path = Path(folder) / LOCK
         self.launch = str(launch)
         self.period_s = period_s
-        self._notify = notify
+        self._notify = notify or log.warning
         self._me: dict[str, Any] = {}
         self._descriptor = -1
         self._beat_offset = 0
@@ -150,8 +78,14 @@ class CampaignLock:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def acquire(self) -> str | None:
+    def acquire(self, name: Callable[[], str] | None = None) -> str | None:
         """Take the lock and keep its heart beating.
+
+        Parameters
+        ----------
+        name : callable, optional
+            Called once the lock is held: its answer becomes the launch's name, in the lock too. Which
+            number a launch has is certain only then.
 
         Returns
         -------
@@ -162,33 +96,54 @@ class CampaignLock:
         ------
         CampaignLocked
             If another launch holds it; names host, pid, launch and since when.
+        OSError
+            If the folder cannot be made or written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._me = _identity(self.launch)
-        head = json.dumps(self._me, sort_keys=True) + "\n"
-        self._beat_offset = len(head.encode())
+        make_directories(self.path.parent)
+        self._me = identity(self.launch)
         mine = self.path.with_name(f"{self.path.name}.{self._me['token']}")
-        with open(mine, "w", encoding="utf-8") as file:
-            file.write(head + "0" * _BEAT_DIGITS + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         try:
+            with open(mine, "wb") as file:
+                file.write(self._content())
+                file.flush()
+                os.fsync(file.fileno())
             sentence = self._enter(mine)
             self._descriptor = os.open(self.path, os.O_RDWR)
+            self._wait_for_survivors()
+            if name is not None:
+                self._rename(name())
+        except BaseException:
+            self._withdraw()
+            raise
         finally:
             mine.unlink(missing_ok=True)
-        try:
-            self._wait_for_survivors()
-        except CampaignLocked:
-            os.close(self._descriptor)
-            self._descriptor = -1
-            self.path.unlink()
-            raise
         self._ended.clear()
         self._last_beat = time.monotonic()
         self._thread = threading.Thread(target=self._keep_beating, name="campaign lock", daemon=True)
         self._thread.start()
         return sentence
+
+    def _content(self) -> bytes:
+        """The lock file's text: who holds it, and a beat that is written over again and again."""
+        head = json.dumps(self._me, sort_keys=True) + "\n"
+        self._beat_offset = len(head.encode())
+        return f"{head}{0:0{_BEAT_DIGITS}d}\n".encode()
+
+    def _rename(self, launch: str) -> None:
+        if launch != self.launch:
+            self.launch = self._me["launch"] = launch
+            content = self._content()
+            os.pwrite(self._descriptor, content, 0)
+            os.ftruncate(self._descriptor, len(content))
+
+    def _withdraw(self) -> None:
+        """Remove the lock where it is this launch's."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        owner, _ = read_lock(self.path)
+        if owner is not None and owner.get("token") == self._me["token"]:
+            self.path.unlink(missing_ok=True)
 
     @property
     def _ranks_path(self) -> Path:
@@ -200,7 +155,7 @@ class CampaignLock:
         Parameters
         ----------
         ranks : list of dict
-            What :func:`process_identity` returned on each rank.
+            What :func:`cytomill.runtime.lock_owner.process_identity` returned on each rank.
         """
         write_atomic(self._ranks_path, json.dumps(ranks).encode())
 
@@ -217,7 +172,7 @@ class CampaignLock:
         except (FileNotFoundError, ValueError):
             return
         deadline = time.monotonic() + _SURVIVORS_S
-        while alive := [rank["pid"] for rank in ranks if _process_alive(rank, self._me)]:
+        while alive := [rank["pid"] for rank in ranks if process_alive(rank, self._me)]:
             if time.monotonic() > deadline:
                 raise CampaignLocked(
                     f"processes {', '.join(map(str, alive))} of the launch before still run on this host "
@@ -229,30 +184,17 @@ class CampaignLock:
         while True:
             if _link(mine, self.path):
                 return None
-            owner, _ = self._read()
+            owner, _ = read_lock(self.path)
             if owner is None:  # released between the two
                 continue
             dead = self._why_dead(owner)
             if dead is None:
                 raise CampaignLocked(
-                    f"{self.path.parent} is being worked on by another launch ({_who(owner)}): wait for "
+                    f"{self.path.parent} is being worked on by another launch ({who(owner)}): wait for "
                     f"it to end, or stop it; if it certainly runs no more, remove {self.path}"
                 )
             if self._replace(mine, owner):
-                return f"took over the lock of a dead launch ({_who(owner)}): {dead}"
-
-    def _read(self) -> tuple[dict[str, Any] | None, str]:
-        """Return the owner in the lock file and its whole text; None where there is no lock."""
-        try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None, ""
-        try:
-            owner = json.loads(text.partition("\n")[0])
-        except ValueError:
-            owner = None
-        # A lock that cannot be read has an owner too, who is judged by the heartbeat.
-        return (owner if isinstance(owner, dict) else {}), text
+                return f"took over the lock of a dead launch ({who(owner)}): {dead}"
 
     def _why_dead(self, owner: dict[str, Any]) -> str | None:
         """Return why the owner is taken for dead, None where it lives."""
@@ -260,23 +202,24 @@ class CampaignLock:
         if owner.get("slurm_job") and owner["slurm_job"] == me["slurm_job"]:
             if me["slurm_restarts"] > owner.get("slurm_restarts", 0):
                 return f"Slurm job {owner['slurm_job']} was requeued since"
-        alive = _process_alive(owner, me)
+        deadline = time.monotonic() + _DYING_S
+        while (alive := process_alive(owner, me)) and time.monotonic() < deadline:
+            time.sleep(0.02)
         if alive is None:
             return self._watch(owner)
         return None if alive else "its process is gone"
 
     def _watch(self, owner: dict[str, Any]) -> str | None:
-        wait_s = _PERIODS * self.period_s
-        if self._notify is not None:
-            self._notify(
-                f"{self.path.parent} is locked by another launch ({_who(owner)}); "
-                f"watching its heartbeat for {wait_s:.0f} s"
-            )
-        _, before = self._read()
+        wait_s = PERIODS * self.period_s
+        self._notify(
+            f"{self.path.parent} is locked by another launch ({who(owner)}); "
+            f"watching its heartbeat for {wait_s:.0f} s"
+        )
+        _, before = read_lock(self.path)
         deadline = time.monotonic() + wait_s
         while time.monotonic() < deadline:
             time.sleep(min(1.0, self.period_s / 4))
-            if self._read()[1] != before:
+            if read_lock(self.path)[1] != before:
                 return None
         return f"its heartbeat stood still for {wait_s:.0f} s"
 
@@ -291,22 +234,24 @@ class CampaignLock:
             self._wait_for_claim(claim)
             return False
         try:
-            owner, _ = self._read()
+            owner, _ = read_lock(self.path)
             if owner is None or owner.get("token") != dead.get("token"):
                 return False
-            os.replace(mine, self.path)
+            # The reply of a network file system may be lost, and the call repeated: what counts is below.
+            with suppress(FileNotFoundError):
+                os.replace(mine, self.path)
         finally:
             claim.unlink(missing_ok=True)
-        owner, _ = self._read()
+        owner, _ = read_lock(self.path)
         return owner is not None and owner.get("token") == self._me["token"]
 
     def _wait_for_claim(self, claim: Path) -> None:
         """Wait until another launch's takeover is over; remove a claim whose owner died in it."""
-        before = _read_or_empty(claim.read_text)
-        deadline = time.monotonic() + _PERIODS * self.period_s
+        before = read_or_empty(claim.read_text)
+        deadline = time.monotonic() + PERIODS * self.period_s
         while claim.exists():
             if time.monotonic() > deadline:
-                if _read_or_empty(claim.read_text) == before:
+                if read_or_empty(claim.read_text) == before:
                     claim.unlink(missing_ok=True)
                 return
             time.sleep(0.02)
@@ -321,7 +266,7 @@ class CampaignLock:
             try:
                 self.beat()
             except OSError as error:
-                if time.monotonic() - alive >= _PERIODS * self.period_s:
+                if time.monotonic() - alive >= PERIODS * self.period_s:
                     raise
                 log.warning("no heartbeat in %s (%s); trying again", self.path, error)
             else:
@@ -340,9 +285,9 @@ class CampaignLock:
         now = time.monotonic()
         if self._descriptor < 0 or now - self._last_beat < self.period_s / 2:
             return
-        owner, _ = self._read()
+        owner, _ = read_lock(self.path)
         if owner is None or owner.get("token") != self._me["token"]:
-            found = "it was removed" if owner is None else f"it is now held by {_who(owner)}"
+            found = "it was removed" if owner is None else f"it is now held by {who(owner)}"
             raise CampaignLocked(
                 f"this launch ({self.launch}) has lost the lock {self.path}: {found}; it must not go on"
             )
@@ -359,24 +304,33 @@ class CampaignLock:
             self._thread = None
         if self._descriptor < 0:
             return
-        os.close(self._descriptor)
-        self._descriptor = -1
-        owner, _ = self._read()
+        owner, _ = read_lock(self.path)
         if owner is not None and owner.get("token") == self._me["token"]:
             self._ranks_path.unlink(missing_ok=True)
-            self.path.unlink(missing_ok=True)
+        self._withdraw()
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Make `target` with the content of `source`; False where it exists already."""
+    """Make `target` with the content of `source`; False where another has made it already."""
     try:
         os.link(source, target)
     except FileExistsError:
-        return False
+        return _same_content(source, target)
     except OSError:  # a file system without hard links
         try:
-            with open(target, "x", encoding="utf-8") as file:
-                file.write(source.read_text(encoding="utf-8"))
+            with open(target, "xb") as file:
+                file.write(source.read_bytes())
         except FileExistsError:
-            return False
+            return _same_content(source, target)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
     return True
+
+
+def _same_content(source: Path, target: Path) -> bool:
+    """Whether `target` is this launch's own: where the reply to a link is lost, the repeated call fails."""
+    try:
+        return target.read_bytes() == source.read_bytes()
+    except FileNotFoundError:  # given back meanwhile
+        return False

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from numba.core import event
 
 from cytomill.runtime.ranks import World
 
 
-def cache_filled() -> bool:
-    """Whether the cache folder holds compiled kernels already."""
-    folder = os.environ.get("NUMBA_CACHE_DIR", "")
-    return bool(folder) and next(Path(folder).glob("*/*.nbi"), None) is not None
+@contextmanager
+def telling_of_compiling(tell: Callable[[str], None]) -> Iterator[None]:
+    """Have the first kernel that is compiled within told, in a sentence; not those loaded from the cache.
+
+    Parameters
+    ----------
+    tell : callable
+        Called with the sentence once, in the thread that compiles.
+    """
+    with event.install_listener("numba:compile", _Once(tell)):
+        yield
+
+
+class _Once(event.Listener):
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def on_start(self, begun: event.Event) -> None:
+        tell, self._tell = self._tell, lambda sentence: None
+        tell("compiling kernels for this machine, once; this may take half a minute")
+
+    def on_end(self, ended: event.Event) -> None:
+        """Nothing: numba tells of the end too."""
 
 
 def warm(world: World, compile_all: Callable[[], None]) -> str | None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from cytomill.runtime import launcher
-from cytomill.runtime.failures import JobFailed
+from cytomill.runtime.failures import JobFailed, is_environment_failure, sentence
 from cytomill.runtime.peers import Peer, Peers
 
 _FIRST_SLEEP_S = 0.0002
@@ -288,8 +288,8 @@ def install_abort_hook(world: World, code: int = 1) -> None:
     """Have an uncaught exception on any rank, in any thread, end the job within seconds.
 
     Installed by the program itself, so that no launcher option or wrapper module is needed. The
-    traceback is printed with the rank and its host. A rank that exits without :meth:`World.finish`
-    while others go on ends the job too.
+    traceback is printed with the rank and its host; of trouble of the machine and of an interrupt a line.
+    A rank that exits without :meth:`World.finish` while others go on ends the job too.
 
     Parameters
     ----------
@@ -301,11 +301,18 @@ def install_abort_hook(world: World, code: int = 1) -> None:
 
     def end(kind: type[BaseException], error: BaseException | None, trace: Any, thread: str) -> None:
         where = f"rank {world.rank} on {world.host}{thread}"
-        lines = "".join(traceback.format_exception(kind, error, trace))
-        # A sentence of our own says where by itself; the traceback follows for the engineer.
-        what = str(error) if isinstance(error, JobFailed) else f"uncaught exception on {where}"
+        interrupted = issubclass(kind, KeyboardInterrupt)
+        # Where in the program a disk was full, or a key was pressed, helps nobody.
+        plain = interrupted or error is not None and is_environment_failure(error)
+        lines = "" if plain else "".join(traceback.format_exception(kind, error, trace))
+        if isinstance(error, JobFailed):  # a sentence of our own says where by itself
+            what = str(error)
+        elif plain:
+            what = f"{where}: {'interrupted' if interrupted else sentence(error)}"
+        else:
+            what = f"uncaught exception on {where}"
         sys.stderr.write(f"cytomill: {what}; the job ends here\n{lines}")
-        world.abort(130 if issubclass(kind, KeyboardInterrupt) else code)
+        world.abort(130 if interrupted else code)
 
     def end_thread(arguments: threading.ExceptHookArgs) -> None:
         if not issubclass(arguments.exc_type, SystemExit):

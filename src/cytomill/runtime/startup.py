@@ -9,8 +9,10 @@ from __future__ import annotations
 import ctypes
 import getpass
 import hashlib
+import io
 import os
 import resource
+import sys
 import tempfile
 from pathlib import Path
 
@@ -144,16 +146,25 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def replace_unknown_characters() -> None:
+    """Have characters that the encoding of standard output lacks written as ``?``, as × in a C locale."""
+    # None where there is no output; a replacement by whoever imported this may not know it.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def prepare_process() -> None:
     """Prepare this process; call it before NumPy, numba, mpi4py or matplotlib are imported.
 
     Installs the stop signals' handlers, has freed memory returned, allows as many open files as the system
-    does, and sets, where the user has not, the number of threads of each library; sets numba's cache folder
-    to one that can be written, and matplotlib's back-end to one that needs no display.
+    does, and lets no character end a command that the output's encoding lacks. Sets, where the user has not,
+    the number of threads of each library; sets numba's cache folder to one that can be written, and
+    matplotlib's back-end to one that needs no display.
     """
     signals.install()
     return_freed_memory()
     raise_file_limit()
+    replace_unknown_characters()
     threads = str(threads_per_rank())
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, threads)

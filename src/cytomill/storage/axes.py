@@ -88,13 +88,22 @@ def find_spatial_axes(
         chosen[position] = index
     if open_axes:
         example = ",".join(f"{name}=0" for name in open_axes)
+        slices = _as_slices(names, shape, open_axes)
         raise VolumeError(
-            f"{source} has {described}, which is not one volume: choose one by adding '::{example}'."
+            f"{source} has {described}, which is not one volume: choose one by adding '::{example}'{slices}."
         )
     if 0 in shape:
         raise VolumeError(f"{source} has {described}: it is empty.")
     z = names.index("z") if "z" in names else None
     return SpatialAxes((z, names.index("y"), names.index("x")), chosen)
+
+
+def _as_slices(names: str, shape: Sequence[int], open_axes: Sequence[str]) -> str:
+    """What to add where the entries of the only open axis may be slices: some programs write Z as T or S."""
+    if len(open_axes) != 1 or ("z" in names and shape[names.index("z")] > 1):
+        return ""
+    swapped = names.translate(str.maketrans({"z": open_axes[0], open_axes[0]: "z"}))
+    return f", or '::axes={swapped}' where they are its slices"
 
 
 def guess_axes(source: str, shape: Sequence[int], hint: str) -> tuple[str, tuple[int, ...]]:

@@ -13,12 +13,13 @@ from cytomill.storage.durable import seal
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.stores import (
     StoredArray,
+    VolumeStore,
     default_shards,
     fit_chunks,
     open_store,
     spacing_name,
 )
-from cytomill.storage.volumes import Volume, open_volume
+from cytomill.storage.volumes import Volume, open_volume, parse_selector
 
 DEFAULT_CHUNKS = (1, 1024, 1024)
 
@@ -77,7 +78,7 @@ def convert(
     chunks, shards : sequence of int
         Voxels (Z, Y, X); chunks are cut to the volume's shape.
     progress : callable, optional
-        Called with the slices done and the slices in all.
+        Called with the slices done and the slices in all, at first when all is checked and none is done.
     dtype : {"uint8", "uint16"}, optional
         Scale the grey levels to this type, see :class:`~cytomill.kernels.grey_levels.GreyLevels`; by default
         pixels stay as they are.
@@ -95,7 +96,7 @@ def convert(
     ------
     VolumeError
         If the source cannot be read, its voxel size is not known, its grey levels cannot be scaled, or
-        another array is in the way.
+        another array is in the way; a copy of a source of the same name is replaced.
     """
     with open_volume(source) as volume:
         size = volume.voxel_size_nm if voxel_size_nm is None else tuple(map(float, voxel_size_nm))
@@ -108,8 +109,11 @@ def convert(
         done = {"step": "convert", "complete": False}
         if levels is not None:
             done |= {"from": volume.dtype.name, "grey_levels": [levels.low, levels.high]}
-        array = open_store(store_root).create(
-            name or f"images/{spacing_name(size)}",
+        name = name or f"images/{spacing_name(size)}"
+        store = open_store(store_root)
+        _check_free(store, name, source)
+        array = store.create(
+            name,
             volume.shape,
             stored,
             chunks,
@@ -117,6 +121,8 @@ def convert(
             size,
             {"processing": done, "inputs": [{"name": Path(source).name, **volume.identity()}]},
         )
+        if progress is not None:
+            progress(0, volume.shape[0])
         for start, slab in volume.slabs(array.shards[0]):
             stop = start + len(slab)
             if levels is not None:
@@ -128,6 +134,18 @@ def convert(
                 progress(stop, volume.shape[0])
     array.update_attributes({"processing": {**done, "complete": True}})
     return array
+
+
+def _check_free(store: VolumeStore, name: str, source: str | os.PathLike) -> None:
+    """Refuse to write over the source itself, or over an array that was made from something else."""
+    if not store.exists(name):
+        return
+    inside = Path(parse_selector(os.fspath(source))[0]).resolve().is_relative_to(store.root.resolve())
+    inputs = store.open(name).attributes.get("inputs") or ()
+    made_from = [entry.get("name") for entry in inputs]
+    if inside or made_from != [Path(source).name]:
+        origin = f", made from {', '.join(map(str, made_from))}" if made_from else ""
+        raise VolumeError(f"{store.root} holds {name} already{origin}: remove it, or choose another store.")
 
 
 def _levels_of(

@@ -37,10 +37,12 @@ def _choose(path: Path, file: h5py.File, inner: str | None) -> h5py.Dataset:
     if inner is None:
         volumes = [name for name in candidates if file[name].ndim <= 3]
         choices = candidates if len(candidates) == 1 else volumes
+        if not candidates:
+            raise VolumeError(f"{path} holds no image: no dataset of numbers with two or more axes.")
         if len(choices) != 1:
             raise VolumeError(
-                f"{path} holds {len(candidates)} datasets that could be meant ({listed or 'none'}); "
-                f"choose one by adding its path, as in {path.name}::/raw."
+                f"{path} holds {len(candidates)} datasets that could be meant ({listed}); "
+                f"choose one by adding its path, as in {path.name}::{(choices or candidates)[0]}."
             )
         return file[choices[0]]
     node = file.get(inner)
@@ -56,7 +58,8 @@ def _check_sources(path: Path, dataset: h5py.Dataset) -> None:
     if dataset.is_virtual:
         for source in dataset.virtual_sources():
             part = path.parent / source.file_name
-            if source.file_name != "." and not part.exists():
+            linked = path.resolve().parent / source.file_name
+            if source.file_name != "." and not part.exists() and not linked.exists():
                 raise VolumeError(f"{path}::{dataset.name} is made of several files, and {part} is missing.")
 
 

@@ -265,7 +265,7 @@ class OmeZarrStore(VolumeStore):
                 changed = sorted(key for key in wanted if layout.get(key) != wanted[key]) or ["spacing"]
                 raise LayoutDiffers(
                     f"Array {folder} is there with another layout ({', '.join(changed)} differ); "
-                    "overwrite it or name another."
+                    "remove it, or choose another store."
                 )
             if present != node:
                 _write_node(folder, node)

@@ -101,12 +101,18 @@ def described_sizes(page: Any, description: dict[str, Any]) -> dict[str, float |
     return sizes
 
 
+def _beside(path: Path, name: str) -> Path:
+    """A file of this name beside `path`, or beside what it links to."""
+    named = path.with_name(name)
+    return named if named.is_file() else path.resolve().with_name(name)
+
+
 def companion_of(path: Path, xml: str) -> Path | None:
     """Return the file that holds the metadata of a set, where a member only points to it."""
     for element in ElementTree.fromstring(xml):
         if element.tag.endswith("}BinaryOnly"):
             name = Path(element.get("MetadataFile", "")).name
-            companion = path.with_name(name) if name else None
+            companion = _beside(path, name) if name else None
             if companion is None or not companion.is_file():
                 raise VolumeError(f"{path} is part of a set described by {name!r}, which is not beside it.")
             return companion
@@ -124,7 +130,7 @@ def read_companion(companion: Path) -> tuple[Path, str]:
         ]
     except (OSError, ValueError, ElementTree.ParseError) as error:
         raise VolumeError(f"{companion} is no OME metadata ({error}).") from error
-    files = [companion.with_name(Path(name).name) for name in names if name]
+    files = [_beside(companion, Path(name).name) for name in names if name]
     if not files:
         raise VolumeError(f"{companion} names no TIFF files.")
     for file in files:

@@ -110,7 +110,7 @@ def _parse(path: Path, tif: tifffile.TiffFile, xml: str | None, selector: Select
             flat = np.array([_flat_index(entry, shape[:rows]) for entry in entries], np.int64)
             offsets = series.dataoffset + flat * plane[0] * plane[1] * dtype.itemsize
             return _Parsed([], sizes, (offsets, plane, dtype))
-    return _Parsed(_page_planes(path, series, names, shape, entries), sizes)
+    return _Parsed(_page_planes(path, tif, series, names, shape, entries), sizes)
 
 
 def _flat_index(entry: dict[int, int], lead: Sequence[int]) -> int:
@@ -119,7 +119,12 @@ def _flat_index(entry: dict[int, int], lead: Sequence[int]) -> int:
 
 
 def _page_planes(
-    path: Path, series: Any, names: str, shape: Sequence[int], entries: list[dict[int, int]]
+    path: Path,
+    tif: tifffile.TiffFile,
+    series: Any,
+    names: str,
+    shape: Sequence[int],
+    entries: list[dict[int, int]],
 ) -> list[TiffPlane]:
     """Return the plane of each entry (an index along every axis but Y and X)."""
     pages = list(series.pages)
@@ -140,7 +145,9 @@ def _page_planes(
             raise VolumeError(
                 f"{path} lacks page {index + 1} of {len(pages)}: a file of the set is missing or cut short."
             )
-        file = path.with_name(page.parent.filehandle.name)
+        # tifffile follows links: other files of a set lie beside the link's target.
+        holder = page.parent.filehandle.path
+        file = path if holder == tif.filehandle.path else Path(holder)
         sample = entry[inner["s"]] if "s" in inner else 0
         depth = entry[inner["z"]] if "z" in inner else 0
         planes.append(TiffPlane.of_page(file, page, page.keyframe, sample, depth))
