@@ -177,13 +177,11 @@ def _check_devices(world: World) -> list[Check]:
     devices: dict[tuple[str, str], list[int]] = {}
     for rank, (host, _, label, _) in enumerate(found):
         devices.setdefault((host, label), []).append(rank)
-    text = "; ".join(
-        f"{host}: {_numbers(ranks)} on {label}" for (host, label), ranks in devices.items()
-    )
+    text = "; ".join(f"{host}: {_numbers(ranks)} on {label}" for (host, label), ranks in devices.items())
     notes = sorted({note for _, _, _, own in found for note in own})
     broken = [note for note in notes if "does not work" in note]
     if broken:
-        notes.append("have the driver and CuPy's CUDA version checked, or set device = \"cpu\"")
+        notes.append('have the driver and CuPy\'s CUDA version checked, or set device = "cpu"')
     return [Check("devices", not broken, "; ".join([text, *notes]))]
 
 

@@ -41,9 +41,7 @@ class OpenCampaign:
         return waves([(pipelines[name], stages) for name, stages in self.stages.items()])
 
 
-def open_datasets(
-    campaign: Campaign, place: Place = HERE, only: Sequence[str] | None = None
-) -> OpenCampaign:
+def open_datasets(campaign: Campaign, place: Place = HERE, only: Sequence[str] | None = None) -> OpenCampaign:
     """Open every dataset (headers only); one that cannot be used is set aside with its sentence.
 
     A dataset comes after those whose results it reads; these are opened too where `only` leaves them out.

@@ -109,8 +109,10 @@ class PartitionPipeline(Pipeline):
 
     def compile_kernels(self, options: Sequence[Any]) -> None:
         from cytomill.partitioning.warming import warm_kernels
+        from cytomill.reports.shell_rays import warm_rays
 
         warm_kernels({(o.method, o.field) for o in options})
+        warm_rays()
 
     def campaign_sections(self, states: Sequence[Any], output: Path) -> Sequence[Any]:
         from cytomill.campaign.partition_results import condition_sections

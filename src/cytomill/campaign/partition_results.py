@@ -163,5 +163,6 @@ def condition_sections(states: Sequence[PartitionState], output: Path) -> list[A
     config = states[0].config
     by_condition = rdf_by_condition(pd.concat(rdf), pd.concat(cells), config.seed, config.bootstrap)
     make_directories(output / TABLES)
-    write_table(by_condition, output / TABLES / BY_CONDITION)
+    said = {key: by_condition.attrs[key] for key in ("columns", "notes")}
+    write_table(by_condition, output / TABLES / BY_CONDITION, metadata=said)
     return [condition_section(by_condition, f"{TABLES}/{BY_CONDITION}.csv")]

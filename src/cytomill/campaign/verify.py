@@ -90,9 +90,7 @@ def _locked(folder: Path) -> Iterator[tuple[str, str | None]]:
     try:
         taken_over = lock.acquire(lambda: next_launch(folder, name))
     except OSError as error:
-        raise CampaignError(
-            f"{folder} cannot be written ({error.strerror}), which --mend has to"
-        ) from error
+        raise CampaignError(f"{folder} cannot be written ({error.strerror}), which --mend has to") from error
     try:
         yield lock.launch, taken_over
     finally:

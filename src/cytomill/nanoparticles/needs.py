@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region
 from cytomill.nanoparticles.downsample import source_slices
 from cytomill.nanoparticles.intensity_stages import ConvertStage, SlabStage
 from cytomill.nanoparticles.label_stages import RUN_BYTES_A_VOXEL, ComponentStage, MaskStage
@@ -15,7 +16,6 @@ from cytomill.nanoparticles.posterior_stages import DownsampleStage, PosteriorSt
 from cytomill.nanoparticles.state import IMAGES, DatasetState
 from cytomill.runtime.needs import Interval, StageNeeds, VolumeNeeds, amplification, steps, volume_needs
 from cytomill.runtime.stage import Stage
-from cytomill.storage.regions import Region
 from cytomill.storage.volumes import Volume
 
 #: Voxels a second of one core, reading, coding and making durable included; of the volume that the stage

@@ -265,3 +265,12 @@ def cast_rays(
         reach / size,
         reach @ cuts.T,
     )
+
+
+def warm_rays() -> None:
+    """Compile :func:`cast_rays`, or load it from the cache, by a picture of one pixel."""
+    grid, axes = np.zeros((6, 6, 6), np.float32), np.eye(3)
+    place = np.full(3, 3.0)
+    cast_rays(
+        grid, grid, grid, np.ones(3), 2, axes, place, place, axes[:2], 0.5, 1, 1, 1.0, 3.0, axes[2], axes
+    )

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region, region_slices
 from cytomill.storage.axes import SpatialAxes
 from cytomill.storage.errors import VolumeError
-from cytomill.storage.regions import Region, region_slices
 from cytomill.storage.stores import region_buffer_bytes
 from cytomill.storage.volumes import Volume
 
@@ -66,6 +66,8 @@ class ArrayVolume(Volume):
     def _read(self, region: Region) -> np.ndarray:
         try:
             taken = np.asarray(self._array[self._axes.index(region_slices(region))])
+        except MemoryError:
+            raise
         except Exception as error:  # HDF5 filters and Zarr codecs share no base class for what they raise
             raise VolumeError(f"{self.path} is damaged: region {region} cannot be read ({error}).") from error
         return np.ascontiguousarray(self._axes.arrange(taken), self.dtype)

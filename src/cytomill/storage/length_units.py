@@ -45,7 +45,7 @@ def nm_per(unit: Any) -> float | None:
     if not isinstance(unit, str):
         return None
     text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match.group(1), 16)), unit)
-    text = text.strip("()[]'\", \0").lower().replace("μ", "µ").replace("å", "å")
+    text = text.strip("()[]'\", \0").lower().replace("\u03bc", "\u00b5")  # Greek mu to micro sign
     return _NM_PER.get(text, _NM_PER.get(text.removesuffix("s")))
 
 

@@ -23,17 +23,12 @@ import zarr
 from zarr.codecs import ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
 
+from cytomill.kernels.blocks import Region, region_slices
 from cytomill.storage import ngff
 from cytomill.storage.codecs import fast_codecs
 from cytomill.storage.durable import make_directories, write_atomic
 from cytomill.storage.errors import DamagedShard, LayoutDiffers, VolumeError
-from cytomill.storage.regions import (
-    Region,
-    cell_region,
-    complete_region,
-    grid_cells,
-    region_slices,
-)
+from cytomill.storage.regions import cell_region, complete_region, grid_cells
 from cytomill.storage.stores import (
     StoredArray,
     VolumeStore,
@@ -161,6 +156,8 @@ class OmeZarrArray(StoredArray):
             part = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(region, cell))
             try:
                 self._decode(part)
+            except MemoryError:
+                raise
             except Exception as error:  # as in _read
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise DamagedShard(self._shard_path(index), reason) from error

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region, region_shape
 from cytomill.storage.files import ByteFile, crc32c
-from cytomill.storage.regions import Region, region_shape
 from cytomill.storage.volumes import Volume
 
 #: Rows are read in blocks of this size when only part of each is wanted.

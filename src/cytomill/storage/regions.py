@@ -1,12 +1,11 @@
-"""Regions of a volume: half-open ranges along Z, Y and X."""
+"""Regions of a volume that are read or written, and the cells of its grid that they touch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-#: Half-open ``(start, stop)`` along each axis.
-Region = tuple[tuple[int, int], ...]
+from cytomill.kernels.blocks import Region
 
 
 def complete_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]) -> Region:
@@ -35,16 +34,6 @@ def complete_region(region: Sequence[Sequence[int]] | None, shape: Sequence[int]
                 "or is empty along an axis."
             )
     return whole
-
-
-def region_shape(region: Region) -> tuple[int, ...]:
-    """Return the number of voxels of `region` along each axis."""
-    return tuple(stop - start for start, stop in region)
-
-
-def region_slices(region: Region) -> tuple[slice, ...]:
-    """Return `region` as an index into an array."""
-    return tuple(slice(start, stop) for start, stop in region)
 
 
 def grid_cells(region: Region, cell: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region, region_shape
 from cytomill.storage.errors import DamagedShard, LayoutDiffers, VolumeError
-from cytomill.storage.regions import Region, complete_region, region_shape
+from cytomill.storage.regions import complete_region
 
 __all__ = [
     "DamagedShard",

@@ -12,10 +12,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region, region_shape
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.files import ByteFile, crc32c
 from cytomill.storage.raw_volume import BLOCK_BYTES, to_native
-from cytomill.storage.regions import Region, region_shape
 from cytomill.storage.volumes import Volume
 
 #: What the decompressors raise for a stream that is cut short or damaged.

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from cytomill.kernels.blocks import Region, region_shape
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.files import ByteFile
 from cytomill.storage.raw_volume import read_planes
-from cytomill.storage.regions import Region, region_shape
 from cytomill.storage.volumes import Volume
 
 _JPEG = {6, 7, 33007, 34892}
@@ -144,6 +144,8 @@ class TiffPlane:
                     plane = segment[
                         self.depth - position[1], :, :, self.sample if segment.shape[3] > 1 else 0
                     ]
+                except MemoryError:
+                    raise
                 except Exception as error:  # codecs share no base class for what they raise
                     raise VolumeError(
                         f"{self.path} is damaged: the strip or tile at byte {self.offsets[index]} cannot be "

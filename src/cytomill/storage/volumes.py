@@ -13,9 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from cytomill.kernels.blocks import Region
 from cytomill.storage.errors import VolumeError
 from cytomill.storage.files import ByteFile
-from cytomill.storage.regions import Region, complete_region
+from cytomill.storage.regions import complete_region
 
 __all__ = ["Selector", "Volume", "VolumeError", "open_volume", "parse_selector"]
 
