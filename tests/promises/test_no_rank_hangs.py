@@ -71,7 +71,7 @@ def test_a_preview_of_a_bad_campaign_ends_on_all_ranks(tmp_path, slices):
 def test_an_output_that_cannot_be_written_is_refused_with_a_way_out(tmp_path, monkeypatch, capfd):
     campaign = one_dataset(tmp_path / "c", (4, 64, 64))
 
-    def read_only(self):
+    def read_only(self, name=None):
         raise OSError(errno.EROFS, "Read-only file system", "campaign.lock")
 
     monkeypatch.setattr(CampaignLock, "acquire", read_only)
