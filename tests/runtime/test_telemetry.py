@@ -115,6 +115,15 @@ def test_without_a_terminal_there_is_a_line_a_minute_and_one_at_the_end(monkeypa
     assert stream.getvalue().splitlines()[3:] == [last]
 
 
+def test_what_took_less_than_a_minute_is_said_in_seconds(monkeypatch):
+    stream, clock = io.StringIO(), [0.0]
+    monkeypatch.setattr(telemetry.time, "monotonic", lambda: clock[0])
+    with Progress(2, "masks", stream) as progress:
+        clock[0] = 0.4
+        progress.update(2)
+    assert stream.getvalue() == "masks: 2 of 2 units (100 %), 5.0 units/s, took 0.4 s\n"
+
+
 class Broken(io.StringIO):
     """A stream whose reader has gone; `writes` counts the attempts."""
 

@@ -225,7 +225,8 @@ class Progress:
         rate = fresh / elapsed
         speed = f"{rate:.1f} units/s" if rate >= 1 else f"{60 * rate:.1f} units/min"
         if self._done >= self.total:
-            return f"{speed}, took {_clock(elapsed)}"
+            took = f"{elapsed:.1f} s" if elapsed < 60 else _clock(elapsed)
+            return f"{speed}, took {took}"
         return f"{speed}, {_clock((self.total - self._done) / rate)} left"
 
     def _line(self) -> None:
