@@ -112,8 +112,8 @@ class PosteriorStage(SlabStage):
             )
 
 
-#: Tiles of the smoothing, its tables, and what the allocator keeps of them (measured: 8 MB, rounded up).
-WORKSPACE_BYTES = 16_000_000
+#: Tiles of the smoothing, its tables, and what the allocator keeps of them (measured: 18 MB, rounded up).
+WORKSPACE_BYTES = 32_000_000
 
 
 class DownsampleStage(NanoparticleStage):
