@@ -108,9 +108,7 @@ def _add_run(commands: AddCommand) -> None:
         help="redo the stages whose options or input changed, and those that depend on them; without it "
         "such a run is refused",
     )
-    parser.add_argument(
-        "--retry", action="store_true", help="give units and datasets set aside new attempts"
-    )
+    parser.add_argument("--retry", action="store_true", help="give units and datasets set aside new attempts")
     parser.add_argument(
         "--max-failures",
         type=int,
@@ -167,7 +165,7 @@ def _preview(campaign: Path, overrides: Sequence[str], slices: int) -> int:
             path, missing = preview(campaign, overrides, slices)
             print(path)
             for name, why in missing.items():
-                say(f"dataset {name} is not shown: {why.removeprefix(f'dataset {name}: ')}")
+                say(f"dataset {name} is not shown: {why}")
             code = ExitCode.SET_ASIDE if missing else ExitCode.FINISHED
         except (ValueError, OSError, RuntimeError) as error:
             code = _refuse(error)
@@ -202,9 +200,7 @@ def _plan(options: argparse.Namespace) -> int:
     return 0 if plan.fits else 2
 
 
-def _add_folder_command(
-    commands: AddCommand, name: str, text: str, function
-) -> argparse.ArgumentParser:
+def _add_folder_command(commands: AddCommand, name: str, text: str, function) -> argparse.ArgumentParser:
     parser = commands(name, text)
     parser.add_argument("folder", type=Path, help="output folder of the campaign")
     parser.set_defaults(run=function)

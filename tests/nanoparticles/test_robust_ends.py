@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robust_fits import fitted
 
-from cytomill.kernels.binning import Binning
-from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.model import FLAGGED, PARTICLES
-from cytomill.nanoparticles.robust import RobustEstimator
 from cytomill.nanoparticles.robust_slices import align
-from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
 from cytomill.phantoms.nanoparticles import make_volume
 
 DEPTH = 16
@@ -47,18 +44,6 @@ def drifting(volume):
     return volume + drift[:, None, None]
 
 
-def fitted(stack):
-    """Histograms of the slices, mixture and posterior tables."""
-    config = NanoparticleSegConfig(root_path="", spacing_dir="")
-    estimator = RobustEstimator(config)
-    histograms, sampled = slab_histograms(stack, Binning()), np.ones(DEPTH, bool)
-    thresholds = estimator.thresholds(histograms, sampled)
-    boxes = (thresholds, config.halo_pad, config.min_size)
-    backgrounds = slab_backgrounds(stack, 0, Binning(), histograms, *boxes)
-    mixture = estimator.fit(histograms, backgrounds, thresholds, sampled)
-    return histograms, mixture, estimator.posterior(mixture, histograms).tables
-
-
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.05])
 def test_saturated_voxels_of_a_drifting_stack_are_no_mode_of_particles(share):
     tissue, _ = make_volume((DEPTH, 256, 256), seed=3, load=0.0)
@@ -66,7 +51,8 @@ def test_saturated_voxels_of_a_drifting_stack_are_no_mode_of_particles(share):
     stack = np.clip(np.rint(drifting(tissue)), 1, 254).astype(np.uint8)
     stack[chance < share] = 255
     stack[chance > 1 - share] = 0
-    _, mixture, tables = fitted(stack)
+    _, mixture, posterior = fitted(stack)
+    tables = posterior.tables
     assert np.abs(mixture.slice_shift).max() > 5
     assert mixture.verdict == FLAGGED
     assert not tables.any()
@@ -78,7 +64,8 @@ def test_saturated_voxels_of_a_drifting_stack_are_no_mode_of_particles(share):
 def test_saturated_particles_of_a_drifting_stack_are_found(seed, load):
     volume, truth = make_volume((DEPTH, 256, 256), seed=seed, load=load)
     stack = np.clip(np.rint(drifting(volume) + 70), 0, 255).astype(np.uint8)
-    histograms, mixture, tables = fitted(stack)
+    histograms, mixture, posterior = fitted(stack)
+    tables = posterior.tables
     particles = np.stack([np.bincount(v[t], minlength=256) for v, t in zip(stack, truth)])
     assert particles[:, -1].sum() > 0.6 * particles.sum()
     assert mixture.verdict == PARTICLES

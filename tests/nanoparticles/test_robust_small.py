@@ -4,25 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from robust_fits import fitted
 
-from cytomill.kernels.binning import Binning
-from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.model import FLAGGED, NO_PARTICLES, PARTICLES
-from cytomill.nanoparticles.robust import RobustEstimator, separate_mode
+from cytomill.nanoparticles.robust import separate_mode
 from cytomill.nanoparticles.robust_shape import BINS, find_flank, find_rise
-from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
 from cytomill.phantoms.nanoparticles import make_volume
-
-
-def fitted(volume):
-    """Histograms of the slices, mixture and posterior tables of a small 8-bit stack."""
-    config = NanoparticleSegConfig(root_path="", spacing_dir="")
-    estimator = RobustEstimator(config)
-    hist, sampled = slab_histograms(volume, Binning()), np.ones(len(volume), bool)
-    thresholds = estimator.thresholds(hist, sampled)
-    background = slab_backgrounds(volume, 0, Binning(), hist, thresholds, config.halo_pad, config.min_size)
-    mixture = estimator.fit(hist, background, thresholds, sampled)
-    return hist, mixture, estimator.posterior(mixture, hist).tables
 
 
 def judged(counts):
@@ -42,7 +29,8 @@ def judged(counts):
 )
 def test_small_stacks_with_particles_are_found_and_segmented(shape, seed, load):
     volume, truth = make_volume(shape, seed=seed, load=load)
-    hist, mixture, tables = fitted(volume)
+    hist, mixture, posterior = fitted(volume)
+    tables = posterior.tables
     assert mixture.verdict == PARTICLES
     assert mixture.th_low < 180
     hist_particles = np.stack([np.bincount(v[t], minlength=BINS) for v, t in zip(volume, truth)])
@@ -53,7 +41,8 @@ def test_small_stacks_with_particles_are_found_and_segmented(shape, seed, load):
 
 @pytest.mark.parametrize("seed", range(60, 66))
 def test_small_stacks_without_particles_get_no_labels(seed):
-    _, mixture, tables = fitted(make_volume((4, 128, 128), seed=seed, load=0.0)[0])
+    _, mixture, posterior = fitted(make_volume((4, 128, 128), seed=seed, load=0.0)[0])
+    tables = posterior.tables
     assert mixture.verdict in (NO_PARTICLES, FLAGGED)
     assert not tables.any()
 

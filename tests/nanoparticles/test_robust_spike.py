@@ -4,30 +4,16 @@ import re
 
 import numpy as np
 import pytest
+from robust_fits import fitted
 
-from cytomill.kernels.binning import Binning
-from cytomill.nanoparticles.config import NanoparticleSegConfig
 from cytomill.nanoparticles.model import PARTICLES
-from cytomill.nanoparticles.robust import RobustEstimator
 from cytomill.nanoparticles.robust_light import MOST_LIGHT, fit_light, lone_spike
 from cytomill.nanoparticles.robust_shape import BINS, find_flank
 from cytomill.nanoparticles.robust_slices import judge_slices
 from cytomill.nanoparticles.robust_verdict import percent
-from cytomill.nanoparticles.slabs import slab_backgrounds, slab_histograms
 from cytomill.phantoms.nanoparticles import make_volume
 
 SHAPE = (6, 128, 128)
-
-
-def fitted(volume):
-    """Histograms of the slices, mixture and posterior of an 8-bit stack."""
-    config = NanoparticleSegConfig(root_path="", spacing_dir="")
-    estimator = RobustEstimator(config)
-    hist, sampled = slab_histograms(volume, Binning()), np.ones(len(volume), bool)
-    thresholds = estimator.thresholds(hist, sampled)
-    background = slab_backgrounds(volume, 0, Binning(), hist, thresholds, config.halo_pad, config.min_size)
-    mixture = estimator.fit(hist, background, thresholds, sampled)
-    return hist, mixture, estimator.posterior(mixture, hist)
 
 
 def drawn(level, drift=0.0, noise=0.0):

@@ -134,6 +134,7 @@ def _crossing(here, there):
 
 @njit(nogil=True, cache=True)
 def keep_nearer(offsets, y, x, offset):
+    """Set a voxel's signed offset to the surface where this one is nearer than what it has."""
     if abs(offset) < abs(offsets[y, x]):
         offsets[y, x] = offset
 
